@@ -1,0 +1,213 @@
+"""`BlockMoments`: every linearity score of one block from a single pass over its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from linlib.linearity.centred import Centred, heldout_terms
+from linlib.linearity.maps import LinearMap, require_tokens
+from linlib.linearity.sums import Sums
+
+CHUNK = 1024  # tokens in one float32 product: more would lose digits, fewer would lose time
+
+
+class BlockMoments:
+    """Mergeable moments of a block's input x and of its contribution delta = y - x.
+
+    Memory is O(n_folds d^2), whatever the number of tokens. Moments of disjoint token sets add
+    (`a + b`), and a token group that was added can be taken out again (`a - b`).
+
+    Args:
+        d_model: width of the residual stream.
+        n_folds: token groups kept apart for held-out scores; 1 keeps none.
+    """
+
+    def __init__(self, d_model: int, n_folds: int = 1) -> None:
+        if d_model < 1 or n_folds < 1:
+            raise ValueError(f"d_model and n_folds must be positive, got {d_model} and {n_folds}")
+        self.d_model = d_model
+        self.n_folds = n_folds
+        self._sums: Sums | None = None
+
+    @torch.no_grad()
+    def update(self, x: Tensor, delta: Tensor, fold: int = 0) -> None:
+        """Add tokens; the moments live on x's device.
+
+        Args:
+            x: what enters the block, shape (..., d_model), any float dtype. Products are
+                float32, or float64 if the states are.
+            delta: what the block adds to it, same shape.
+            fold: the token group that these tokens belong to.
+
+        Raises:
+            ValueError: shapes disagree, the fold does not exist, or a value is NaN or infinite
+                (that chunk is then left out of the moments).
+        """
+        if x.shape != delta.shape or x.shape[-1] != self.d_model:
+            raise ValueError(
+                f"x and delta must both be (..., {self.d_model}), "
+                f"got {tuple(x.shape)} and {tuple(delta.shape)}"
+            )
+        if not 0 <= fold < self.n_folds:
+            raise ValueError(f"fold {fold} does not exist: these moments have {self.n_folds} folds")
+        x, delta = x.reshape(-1, self.d_model), delta.reshape(-1, self.d_model)
+        for chunk in zip(x.split(CHUNK), delta.split(CHUNK), strict=True):
+            precision = torch.promote_types(x.dtype, torch.float32)
+            states = torch.cat([part.to(precision) for part in chunk], dim=1)  # (n_tokens, 2 d)
+            sums = self._sums or Sums.zeros(states.mean(0).float(), self.n_folds)
+            sums.add(states.sub_(sums.shift.to(precision)), fold)
+            self._sums = sums
+        for derived in ("_centred", "_heldout_terms"):
+            self.__dict__.pop(derived, None)
+
+    def __add__(self, other: BlockMoments) -> BlockMoments:
+        """Moments of the union of two disjoint token sets."""
+        self._require_same_shape(other)
+        if other._sums is None:
+            return self._with(self._sums)
+        return self._with(self._sums.plus(other._sums) if self._sums else other._sums)
+
+    def __sub__(self, other: BlockMoments) -> BlockMoments:
+        """Moments of the tokens that are left when those of `other` are taken out again."""
+        self._require_same_shape(other)
+        if other._sums is None:
+            return self._with(self._sums)
+        if self._sums is None or bool((other._sums.count > self._sums.count).any()):
+            raise ValueError(
+                f"cannot take {other.n_tokens} tokens out of {self.n_tokens}: in every fold, "
+                "subtract only moments that were added before"
+            )
+        return self._with(self._sums.plus(other._sums, sign=-1))
+
+    def _require_same_shape(self, other: BlockMoments) -> None:
+        if (self.d_model, self.n_folds) != (other.d_model, other.n_folds):
+            raise ValueError(
+                "only moments of one shape combine, got (d_model, n_folds) = "
+                f"{(self.d_model, self.n_folds)} and {(other.d_model, other.n_folds)}"
+            )
+
+    def _with(self, sums: Sums | None) -> BlockMoments:
+        result = BlockMoments(self.d_model, self.n_folds)
+        if sums is not None:
+            result._sums = Sums(*(getattr(sums, field.name).clone() for field in fields(Sums)))
+        return result
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens seen."""
+        return 0 if self._sums is None else int(self._sums.count.sum().item())
+
+    # Solved once and kept until the next update.
+
+    @cached_property
+    def _centred(self) -> Centred:
+        require_tokens(self.n_tokens, self.d_model)
+        return Centred.of(self._sums)
+
+    @cached_property
+    def _heldout_terms(self) -> list[tuple[float, float, float]]:
+        require_tokens(self.n_tokens, self.d_model)
+        return heldout_terms(self._sums)
+
+    def linearity_score(self) -> float:
+        """Score of y = x + delta given x, "with residual" (paper, section 3).
+
+        Raises:
+            ValueError: n_tokens <= d_model, or x or y does not vary.
+        """
+        return 1 - self._centred.unexplained / self._centred.positive_output_energy()
+
+    def linearity_no_residual(self) -> float:
+        """Score of delta given x, "without residual": the map's skill over the identity."""
+        return 1 - self._centred.unexplained / self._centred.positive_delta_energy()
+
+    def identity_score(self) -> float:
+        """Score of predicting that the block changes nothing: 1 - ||delta||^2 / ||Y||^2."""
+        return 1 - self._centred.dd / self._centred.positive_output_energy()
+
+    def null_score(self) -> float:
+        """Expected score of independent noise, d / (n - 1)."""
+        require_tokens(self.n_tokens, self.d_model)
+        return self.d_model / (self.n_tokens - 1)
+
+    def adjusted_score(self) -> float:
+        """Linearity score corrected for the d parameters per output: noise scores 0."""
+        n = self.n_tokens
+        score = self.linearity_score()
+        if n <= self.d_model + 1:
+            raise ValueError(f"the adjusted score needs n_tokens > {self.d_model + 1}, got {n}")
+        return 1 - (1 - score) * (n - 1) / (n - 1 - self.d_model)
+
+    def ladder(self) -> dict[str, float]:
+        """Score of ever richer maps from x to y: what does the full linear map buy?
+
+        Returns:
+            `identity` <= `scaled_identity` <= `orthogonal` <= `linear`. Orthogonal is the true
+            Procrustes value with a free scale, (||X'Y||_* / (||X|| ||Y||))^2.
+        """
+        c = self._centred
+        xy = c.xx + c.xd
+        energies = c.stream_energy * c.positive_output_energy()
+        return {
+            "identity": self.identity_score(),
+            "scaled_identity": xy.trace().item() ** 2 / energies,
+            "orthogonal": torch.linalg.svdvals(xy).sum().item() ** 2 / energies,
+            "linear": self.linearity_score(),
+        }
+
+    def heldout_scores(self) -> list[tuple[float, float]]:
+        """(with, without residual) score on each fold of the map fitted on all the others.
+
+        Out of sample, the variance is taken about the training mean, so that a map that
+        generalises worse than a constant scores below 0.
+
+        Raises:
+            ValueError: fewer than two folds hold tokens, or the others are too few to fit on.
+        """
+        return [
+            (1 - error / output, 1 - error / delta) for error, output, delta in self._heldout_terms
+        ]
+
+    def heldout_score(self) -> float:
+        """Held-out linearity score with residual, pooled over folds."""
+        errors, outputs, _ = zip(*self._heldout_terms, strict=True)
+        return 1 - sum(errors) / sum(outputs)
+
+    def heldout_no_residual(self) -> float:
+        """Held-out linearity score without residual, pooled over folds."""
+        errors, _, deltas = zip(*self._heldout_terms, strict=True)
+        return 1 - sum(errors) / sum(deltas)
+
+    def delta_map(self) -> LinearMap:
+        """The affine map that best predicts a block's contribution delta from its input x."""
+        weight = self._centred.weight
+        return LinearMap(weight, self._centred.mean_delta - self._centred.mean_x @ weight)
+
+    def linear_map(self) -> LinearMap:
+        """The affine map that best predicts a block's output y = x + delta from its input x."""
+        delta = self.delta_map()
+        identity = torch.eye(self.d_model, dtype=delta.weight.dtype, device=delta.weight.device)
+        return LinearMap(identity + delta.weight, delta.bias)
+
+    def save(self, path: str | Path) -> None:
+        """Write the moments to a safetensors file."""
+        sums = {} if self._sums is None else vars(self._sums)
+        size = {"d_model": str(self.d_model), "n_folds": str(self.n_folds)}
+        save_file({k: v.contiguous() for k, v in sums.items()}, str(path), metadata=size)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> BlockMoments:
+        """Read moments that `save` wrote."""
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            size = file.metadata()
+            result = cls(int(size["d_model"]), int(size["n_folds"]))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        result._sums = Sums(**tensors) if tensors else None
+        return result

@@ -1,0 +1,114 @@
+"""The running sums behind `BlockMoments`: float32 products of shifted states, float64 sums.
+
+The moments are those of (X, delta), the block's input and its contribution, and not those of
+(X, Y): the score without residual then needs no subtraction of two nearly equal Gram matrices, and
+the score with residual follows by addition, since Y = X + delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Sums:
+    """Sums over tokens of z = [x | delta] - shift, kept per fold, all float64.
+
+    Attributes:
+        shift: the first batch's mean, rounded to float32, shape (2 d,).
+        count: tokens per fold, shape (n_folds,).
+        first: sum of z, shape (n_folds, 2 d).
+        second: sum of x'z, shape (n_folds, d, 2 d). Of its left half, X'X, only the upper
+            triangle is meant: `Centred` mirrors it.
+        delta_energy: sum of ||delta||^2, shape (n_folds,).
+    """
+
+    shift: Tensor
+    count: Tensor
+    first: Tensor
+    second: Tensor
+    delta_energy: Tensor
+
+    @classmethod
+    def zeros(cls, shift: Tensor, n_folds: int) -> Sums:
+        """Empty sums about `shift`, on its device."""
+        shift = shift.double()
+        width = len(shift)
+        shapes = ((n_folds,), (n_folds, width), (n_folds, width // 2, width), (n_folds,))
+        return cls(shift, *(shift.new_zeros(shape) for shape in shapes))
+
+    def add(self, states: Tensor, fold: int) -> None:
+        """Add z = [x | delta] - shift, float32, shape (n_tokens, 2 d); NaN and inf are refused.
+
+        Raises:
+            ValueError: a value is not finite; the sums are then as they were.
+        """
+        first = states.sum(0).double()
+        if not bool(torch.isfinite(first).all()):
+            raise ValueError(
+                f"NaN or infinite values among {len(states)} tokens; load the model in float32 or "
+                "bfloat16, or look for the input that makes it overflow"
+            )
+        delta = states[:, states.shape[1] // 2 :]
+        self.count[fold] += len(states)
+        self.first[fold] += first
+        self.delta_energy[fold] += delta.square().sum().double()
+        with _full_float32():
+            _add_second_moments(states, self.second[fold])
+
+    def about(self, shift: Tensor) -> Sums:
+        """The same sums about another shift: exact algebra in float64."""
+        move = self.shift - shift  # (2 d,)
+        if not bool(move.any()):
+            return self
+        d = len(move) // 2
+        n, old = self.count[:, None], self.first
+        first = old + n * move
+        second = (
+            self.second
+            + old[:, :d, None] * move
+            + move[:d, None] * old[:, None, :]
+            + n[:, :, None] * move[:d, None] * move
+        )
+        energy = (
+            self.delta_energy
+            + 2 * (old[:, d:] * move[d:]).sum(1)
+            + self.count * move[d:].square().sum()
+        )
+        return Sums(shift, self.count, first, second, energy)
+
+    def plus(self, other: Sums, sign: int = 1) -> Sums:
+        """Return self + sign * other, about this object's shift."""
+        other = other.about(self.shift)
+        names = [field.name for field in fields(Sums)][1:]
+        return Sums(
+            self.shift.clone(), *(getattr(self, k) + sign * getattr(other, k) for k in names)
+        )
+
+
+def _add_second_moments(states: Tensor, second: Tensor) -> None:
+    """Add x'z of z = [x | delta], (n_tokens, 2 d), to `second`, (d, 2 d).
+
+    X'X is symmetric: row blocks leave out most of its lower triangle, a fifth of all the work.
+    """
+    d = len(second)
+    step = max(d // 3, 128)
+    for start in range(0, d, step):
+        rows = slice(start, min(start + step, d))
+        second[rows, start:] += states[:, rows].T @ states[:, start:]
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Multiply in true float32, also where the session allows TF32 or bfloat16 products."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

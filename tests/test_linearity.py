@@ -1,0 +1,309 @@
+"""The engine against float64 references, closed forms and identities."""
+
+import pytest
+import torch
+
+from linlib.linearity import BlockMoments, LinearMap, fit_linear_map, linearity_score
+
+
+def svd_score(x, y, rcond=1e-12):
+    """Reference: share of y's variance in the column space of x, by float64 SVD."""
+    x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
+    left, values, _ = torch.linalg.svd(x, full_matrices=False)
+    left = left[:, values > rcond * values[0]]
+    return ((left.T @ y).square().sum() / y.square().sum()).item()
+
+
+def gaussian(n, d, seed=0, dtype=torch.float32):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def block_states(n=2000, d=32, seed=0):
+    """A mildly nonlinear block on anisotropic states with a large mean."""
+    x = gaussian(n, d, seed) * torch.logspace(0, -1, d) + 5
+    return x, 0.3 * torch.tanh(x @ gaussian(d, d, seed + 1)) + 0.1 * gaussian(n, d, seed + 2)
+
+
+def adversarial_states(seed, rotated, n=16384, d=256):
+    """Condition 1e4, and one dimension at 3000x on every 256th token."""
+    x = gaussian(n, d, seed, torch.float64) * torch.logspace(0, -4, d, dtype=torch.float64)
+    if rotated:
+        x = x @ torch.linalg.qr(gaussian(d, d, seed + 1, torch.float64))[0]
+    x[::256, 7] += 3000 * x.std()
+    weight = gaussian(d, d, seed + 2, torch.float64) / d**0.5
+    noise = x.std() * gaussian(n, d, seed + 3, torch.float64)
+    return x.float(), (0.05 * (x @ weight) + 0.1 * torch.tanh(x @ weight) + 0.02 * noise).float()
+
+
+def moments_of(x, delta, n_folds=1, batch=300):
+    moments = BlockMoments(x.shape[1], n_folds)
+    for i, (a, b) in enumerate(zip(x.split(batch), delta.split(batch), strict=True)):
+        moments.update(a, b, fold=i % n_folds)
+    return moments
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("seed", [0, 100, 200])
+def test_adversarial_activations_stay_within_1e_5_of_a_float64_svd(seed, rotated):
+    x, delta = adversarial_states(seed, rotated)
+    moments = moments_of(x, delta, batch=2048)
+    assert moments.linearity_score() == pytest.approx(
+        svd_score(x, x.double() + delta.double()), abs=1e-5
+    )
+    assert moments.linearity_no_residual() == pytest.approx(svd_score(x, delta), abs=1e-5)
+
+
+def test_float64_states_are_accumulated_in_float64():
+    x, delta = adversarial_states(0, rotated=True)
+    moments = moments_of(x.double(), delta.double(), batch=2048)
+    assert moments.linearity_no_residual() == pytest.approx(svd_score(x, delta), abs=1e-9)
+
+
+def test_score_is_one_for_an_affine_map_and_null_for_noise():
+    x, d = gaussian(4000, 40), 40
+    assert linearity_score(x, x @ gaussian(d, 7, 1) - 3) == pytest.approx(1, abs=1e-9)
+    noise = [linearity_score(x, gaussian(4000, d, seed)) for seed in range(5, 10)]
+    expected = moments_of(x, x).null_score()
+    assert expected == d / 3999
+    assert sum(noise) / 5 == pytest.approx(expected, abs=4e-4)
+
+
+def test_score_is_unchanged_by_invertible_maps_of_x_and_similarities_of_y():
+    x, delta = block_states()
+    base = linearity_score(x, delta)
+    invertible = gaussian(32, 32, 9) + 4 * torch.eye(32)
+    assert linearity_score(x @ invertible + 2, delta) == pytest.approx(base, abs=1e-5)
+    rotation = torch.linalg.qr(gaussian(32, 32, 10))[0]
+    assert linearity_score(x, 3 * delta @ rotation + 1) == pytest.approx(base, abs=1e-6)
+
+
+def test_no_residual_score_is_the_skill_of_the_map_over_the_identity():
+    moments = moments_of(*block_states())
+    skill = (moments.linearity_score() - moments.identity_score()) / (1 - moments.identity_score())
+    assert skill == pytest.approx(moments.linearity_no_residual(), abs=1e-12)
+
+
+def test_streamed_scores_equal_the_direct_ones():
+    x, delta = block_states()
+    moments = moments_of(x, delta)
+    assert moments.n_tokens == 2000
+    assert moments.linearity_score() == pytest.approx(linearity_score(x, x + delta), abs=1e-6)
+    assert moments.linearity_no_residual() == pytest.approx(linearity_score(x, delta), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_states_score_like_their_float32_copies(dtype):
+    x, delta = (part.to(dtype) for part in block_states())
+    half = moments_of(x, delta).linearity_no_residual()
+    assert half == moments_of(x.float(), delta.float()).linearity_no_residual()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu():
+    x, delta = block_states()
+    cuda = moments_of(x.cuda(), delta.cuda())
+    assert cuda.linear_map().weight.device.type == "cuda"
+    assert cuda.linearity_score() == pytest.approx(moments_of(x, delta).linearity_score(), abs=1e-6)
+
+
+@pytest.mark.parametrize("defect", ["duplicated", "constant", "low_rank", "large_constant"])
+def test_rank_deficient_inputs_are_scored_in_their_own_span(defect):
+    x, delta = block_states()
+    if defect == "duplicated":
+        x[:, 5] = x[:, 3]
+    elif defect == "constant":
+        x[:, 5] = 2.0
+    elif defect == "large_constant":
+        x[:, 5] = 12345.678
+    else:
+        x = (x - 5)[:, :10] @ gaussian(10, 32, 4)
+    moments = moments_of(x, delta)
+    # x is stored in float32, whose rounding leaves faint directions outside the true span.
+    reference = svd_score(x, delta, rcond=1e-6)
+    assert moments.linearity_no_residual() == pytest.approx(reference, abs=1e-4)
+    fitted = moments.delta_map()(x)
+    residual = (delta - fitted).double()
+    explained = 1 - residual.var(0).sum() / delta.double().var(0).sum()
+    assert explained.item() == pytest.approx(reference, abs=1e-4)
+
+
+@pytest.mark.parametrize("defect", ["duplicated", "low_rank"])
+def test_direct_score_of_rank_deficient_float64_states(defect):
+    x, delta = (part.double() for part in block_states())
+    if defect == "duplicated":
+        x[:, 5] = x[:, 3]
+    else:
+        x = x[:, :10] @ gaussian(10, 32, 4, torch.float64)
+    assert linearity_score(x, delta) == pytest.approx(svd_score(x, delta), abs=1e-9)
+
+
+def test_a_global_bfloat16_matmul_setting_cannot_spoil_the_moments():
+    x, delta = adversarial_states(0, rotated=True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        moments = moments_of(x, delta, batch=2048)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert moments.linearity_no_residual() == pytest.approx(svd_score(x, delta), abs=1e-5)
+
+
+def test_moments_merge_and_subtract_whatever_their_shifts():
+    x, delta = block_states()
+    whole = moments_of(x, delta, n_folds=2)
+    # The first batch sets the shift, so the two parts are kept about very different points.
+    left, right = moments_of(x[:600], delta[:600], 2), moments_of(x[600:] + 0, delta[600:], 2)
+    merged = left + right
+    assert merged.n_tokens == whole.n_tokens
+    assert merged.linearity_no_residual() == pytest.approx(whole.linearity_no_residual(), abs=1e-6)
+    assert merged.heldout_score() == pytest.approx(whole.heldout_score(), abs=1e-6)
+    rest = merged - left
+    assert rest.n_tokens == 1400
+    assert rest.linearity_score() == pytest.approx(right.linearity_score(), abs=1e-6)
+    assert (whole + BlockMoments(32, 2)).linearity_score() == whole.linearity_score()
+
+
+def test_removing_a_sink_group_recovers_the_score_without_it():
+    x, delta = gaussian(4000, 20), 0.5 * gaussian(4000, 20, 1)
+    sink_x, sink_delta = gaussian(31, 20, 2) + 100, 30 + gaussian(31, 20, 3)
+    everything = moments_of(torch.cat([sink_x, x]), torch.cat([sink_delta, delta]))
+    assert everything.linearity_no_residual() > 0.9  # two independent clouds, but for the sink
+    without = everything - moments_of(sink_x, sink_delta)
+    assert without.linearity_no_residual() == pytest.approx(linearity_score(x, delta), abs=1e-5)
+
+
+def test_heldout_score_equals_a_plain_cross_validation():
+    x, delta = block_states(n=1200)
+    moments = moments_of(x, delta, n_folds=4, batch=300)
+    error = output = contribution = 0.0
+    for fold in range(4):
+        test = torch.zeros(1200, dtype=torch.bool)
+        test[fold * 300 : (fold + 1) * 300] = True
+        fitted = fit_linear_map(x[~test], delta[~test])
+        error += (fitted(x[test].double()) - delta[test]).square().sum()
+        y = x + delta
+        output += (y[test].double() - y[~test].double().mean(0)).square().sum()
+        contribution += (delta[test].double() - delta[~test].double().mean(0)).square().sum()
+    assert moments.heldout_score() == pytest.approx((1 - error / output).item(), abs=1e-5)
+    assert moments.heldout_no_residual() == pytest.approx(
+        (1 - error / contribution).item(), abs=1e-5
+    )
+    assert len(moments.heldout_scores()) == 4
+
+
+def test_heldout_score_of_noise_is_not_positive_and_adjusted_is_near_zero():
+    x, delta = gaussian(2000, 50), gaussian(2000, 50, 1)
+    moments = moments_of(x, delta - x, n_folds=2)  # y is independent of x
+    assert moments.linearity_score() == pytest.approx(moments.null_score(), abs=5e-3)
+    assert moments.heldout_score() < 0
+    assert moments.adjusted_score() == pytest.approx(0, abs=5e-3)
+
+
+def test_ladder_climbs_and_matches_closed_forms():
+    x = gaussian(3000, 24)
+    rotation = torch.linalg.qr(gaussian(24, 24, 1))[0]
+    ladder = moments_of(x, 2 * x @ rotation - x).ladder()
+    assert ladder["orthogonal"] == pytest.approx(1, abs=1e-5)
+    assert ladder["scaled_identity"] < 0.2
+    assert moments_of(x, 0.5 * x).ladder()["scaled_identity"] == pytest.approx(1, abs=1e-6)
+    steps = list(moments_of(*block_states()).ladder().values())
+    assert steps == sorted(steps)
+
+
+def test_maps_are_the_least_squares_ones_and_keep_their_bias():
+    x, delta = block_states()
+    moments = moments_of(x, delta)
+    design = torch.cat([x.double(), torch.ones(len(x), 1).double()], dim=1)
+    solution = torch.linalg.lstsq(design, delta.double()).solution
+    fitted = moments.delta_map()
+    torch.testing.assert_close(fitted.weight, solution[:-1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fitted.bias, solution[-1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(moments.linear_map()(x), x + fitted(x), atol=1e-5, rtol=1e-5)
+    direct = fit_linear_map(x, x + delta)
+    torch.testing.assert_close(direct.weight, moments.linear_map().weight, atol=1e-5, rtol=1e-4)
+    assert direct(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_moments_survive_a_round_trip_through_safetensors(tmp_path):
+    moments = moments_of(*block_states(), n_folds=3)
+    moments.save(tmp_path / "block.safetensors")
+    loaded = BlockMoments.load(tmp_path / "block.safetensors")
+    assert loaded.n_tokens == moments.n_tokens
+    assert loaded.heldout_score() == moments.heldout_score()
+    BlockMoments(4).save(tmp_path / "empty.safetensors")
+    assert BlockMoments.load(tmp_path / "empty.safetensors").n_tokens == 0
+
+
+def test_scores_follow_an_update():
+    x, delta = block_states()
+    moments = moments_of(x[:1000], delta[:1000])
+    before = moments.linearity_score()
+    moments.update(x[1000:], delta[1000:])
+    assert moments.linearity_score() != before
+    assert moments.linearity_score() == pytest.approx(linearity_score(x, x + delta), abs=1e-6)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_too_few_tokens_are_refused_with_the_number_needed():
+    x = gaussian(32, 32)
+    message = "32 tokens cannot test .* 32-dimensional .* at least 33 tokens"
+    with pytest.raises(ValueError, match=message):
+        linearity_score(x, x)
+    with pytest.raises(ValueError, match=message):
+        moments_of(x, x).linearity_score()
+    with pytest.raises(ValueError, match="0 tokens"):
+        BlockMoments(4).null_score()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_states_are_refused_and_leave_the_moments_as_they_were(value):
+    x, delta = block_states()
+    moments = moments_of(x, delta)
+    before = moments.linearity_score()
+    bad = delta.clone()
+    bad[3, 3] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        moments.update(x, bad)
+    assert moments.n_tokens == 2000 and moments.linearity_score() == before
+    with pytest.raises(ValueError, match="y holds NaN or infinite"):
+        linearity_score(x, bad)
+
+
+def test_zero_variance_is_refused():
+    constant = torch.full((100, 8), 3.3)
+    with pytest.raises(ValueError, match="input has zero variance"):
+        linearity_score(constant, gaussian(100, 8))
+    with pytest.raises(ValueError, match="output y has zero variance"):
+        linearity_score(gaussian(100, 8), constant)
+    with pytest.raises(ValueError, match="input has zero variance"):
+        moments_of(constant, gaussian(100, 8)).linearity_score()
+    with pytest.raises(ValueError, match="contribution delta has zero variance"):
+        moments_of(gaussian(100, 8), 0 * constant).linearity_no_residual()
+
+
+def test_misuse_is_named():
+    moments = BlockMoments(8, n_folds=2)
+    with pytest.raises(ValueError, match=r"x and delta must both be \(\.\.\., 8\)"):
+        moments.update(gaussian(10, 8), gaussian(10, 7))
+    with pytest.raises(ValueError, match="fold 2 does not exist"):
+        moments.update(gaussian(10, 8), gaussian(10, 8), fold=2)
+    with pytest.raises(ValueError, match="at least 2 folds, and 1 of 1"):
+        moments_of(*block_states()).heldout_score()
+    with pytest.raises(ValueError, match="only moments of one shape combine"):
+        moments + BlockMoments(9, n_folds=2)
+    with pytest.raises(ValueError, match="cannot take 10 tokens out of 0"):
+        other = BlockMoments(8, n_folds=2)
+        other.update(gaussian(10, 8), gaussian(10, 8))
+        moments - other
+    with pytest.raises(ValueError, match="over the same tokens"):
+        linearity_score(gaussian(10, 2), gaussian(9, 2))
+    with pytest.raises(ValueError, match="must be positive"):
+        BlockMoments(0)
+
+
+def test_linear_map_is_frozen():
+    with pytest.raises(AttributeError):
+        LinearMap(torch.eye(2), torch.zeros(2)).weight = torch.zeros(2, 2)
