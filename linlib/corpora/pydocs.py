@@ -1,0 +1,125 @@
+"""`pydocs`: real English without a download, from the docstrings of the pinned packages.
+
+The packages below are in every environment that runs linlib, at versions that the lock file pins,
+so one lock file gives one corpus. Only prose paragraphs are kept: no code, no parameter lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+PACKAGES = (
+    "IPython",
+    "accelerate",
+    "datasets",
+    "filelock",
+    "fsspec",
+    "huggingface_hub",
+    "joblib",
+    "jupyter_client",
+    "jupytext",
+    "matplotlib",
+    "nbclient",
+    "networkx",
+    "numpy",
+    "pandas",
+    "papermill",
+    "pyarrow",
+    "scipy",
+    "seaborn",
+    "sklearn",
+    "sympy",
+    "torch",
+    "tornado",
+    "tqdm",
+    "transformers",
+)
+HELD_OUT_SHARE = 16  # one source file in 16 is held out
+MIN_WORDS = 8
+OPENING_WORDS = 8  # paragraphs that open alike are near-copies, of which the first is kept
+
+_SENTENCE = re.compile(r"[A-Z].*[.!?]", re.DOTALL)
+_MARKUP = re.compile(r"^\s*(>>>|\.\.\s|\.\.\.\s|\||:\w+|@|#|[-=~^*+]{3})", re.MULTILINE)
+_TESTS = re.compile(r"/(tests?|testing)/|/test_[^/]*$")
+_WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
+
+
+def load(split: str) -> Dataset:
+    """Extract one split, columns `text` and `source`, in a few seconds."""
+    is_heldout = split == "heldout"
+    files = [item for item in source_files() if _is_held_out(item[0]) == is_heldout]
+    return Dataset.from_list(list(_documents(files)))
+
+
+def source_files() -> list[tuple[str, Path]]:
+    """Every file of the packages but their tests, as (package/name, path), sorted by name."""
+    files = []
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(
+                f"the pydocs corpus needs package '{package}', which is not installed; install "
+                "the pinned environment with `make env`"
+            )
+        root = Path(spec.submodule_search_locations[0])
+        named = (
+            (f"{package}/{path.relative_to(root).as_posix()}", path) for path in root.rglob("*.py")
+        )
+        files += [(name, path) for name, path in named if not _TESTS.search(name)]
+    return sorted(files)
+
+
+def _is_held_out(name: str) -> bool:
+    return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0
+
+
+def _documents(files: list[tuple[str, Path]]) -> Iterator[dict[str, str]]:
+    """One document a docstring, without paragraphs that were seen before."""
+    seen = set()
+    for name, path in tqdm(files, "pydocs: reading", unit="file"):
+        for docstring in docstrings(path.read_text(encoding="utf-8", errors="replace")):
+            new = []
+            for paragraph in prose_paragraphs(docstring):
+                opening = " ".join(_WORD.findall(paragraph.lower())[:OPENING_WORDS])
+                if opening not in seen:
+                    seen.add(opening)
+                    new.append(paragraph)
+            if new:
+                yield {"text": "\n\n".join(new), "source": name}
+
+
+def docstrings(source: str) -> Iterator[str]:
+    """Triple-quoted strings that begin a line of a Python file.
+
+    Splitting at the quotes is far faster than parsing the syntax tree and finds nearly the same
+    prose: the code that it may catch besides is not prose, and is filtered out after.
+    """
+    parts = source.split('"""')
+    for before, string in zip(parts[0::2], parts[1::2], strict=False):
+        if before.rpartition("\n")[2].strip() in ("", "r", "R"):
+            yield string
+
+
+def prose_paragraphs(docstring: str) -> list[str]:
+    """Paragraphs of running English text, each on one line."""
+    paragraphs = []
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        if block.startswith((" ", "\t")) or _MARKUP.search(block):
+            continue
+        lines = block.split("\n")
+        if any(line.startswith(("    ", "- ", "* ")) for line in lines):
+            continue  # a parameter's description, or a list
+        text = " ".join(line.strip() for line in lines)
+        words = _WORD.findall(text)
+        letters = sum(map(len, words)) + text.count(" ")
+        if len(words) >= MIN_WORDS and letters > 0.85 * len(text) and _SENTENCE.fullmatch(text):
+            paragraphs.append(text)
+    return paragraphs
