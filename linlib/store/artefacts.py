@@ -1,0 +1,48 @@
+"""Cached artefacts: built once, found by what made them, never seen half-built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from linlib.store.paths import cache_folder
+
+
+def recipe_key(recipe: Mapping[str, object]) -> str:
+    """Hash of everything that makes an artefact; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def build_once(kind: str, recipe: Mapping[str, object], build: Callable[[Path], object]) -> Path:
+    """Return the folder of an artefact; build it first if nobody has.
+
+    The build happens in `<key>.partial`, which is renamed when it is complete. A build that was
+    killed finds its partial folder again and may resume from what lies there. Processes that
+    want the same artefact wait for the first.
+
+    Args:
+        kind: what it is, the name of the folder above.
+        recipe: everything that made it, JSON values; kept beside it as `recipe.json`.
+        build: fills the folder that it is given.
+    """
+    folder = cache_folder() / kind / recipe_key(recipe)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = partial_folder(kind, recipe)
+            partial.mkdir(exist_ok=True)
+            build(partial)
+            (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, sort_keys=True))
+            partial.rename(folder)
+    return folder
+
+
+def partial_folder(kind: str, recipe: Mapping[str, object]) -> Path:
+    """Where an artefact is while it is being built."""
+    return cache_folder() / kind / f"{recipe_key(recipe)}.partial"
