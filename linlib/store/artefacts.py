@@ -29,7 +29,7 @@ def build_once(kind: str, recipe: Mapping[str, object], build: Callable[[Path], 
         recipe: everything that made it, JSON values; kept beside it as `recipe.json`.
         build: fills the folder that it is given.
     """
-    folder = cache_folder() / kind / recipe_key(recipe)
+    folder = artefact_folder(kind, recipe)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +41,11 @@ def build_once(kind: str, recipe: Mapping[str, object], build: Callable[[Path], 
             (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, sort_keys=True))
             partial.rename(folder)
     return folder
+
+
+def artefact_folder(kind: str, recipe: Mapping[str, object]) -> Path:
+    """Where an artefact is, or will be, when it is complete."""
+    return cache_folder() / kind / recipe_key(recipe)
 
 
 def partial_folder(kind: str, recipe: Mapping[str, object]) -> Path:
