@@ -1,0 +1,113 @@
+"""The linearity profile: every score of every block, as one tidy frame (paper, Figure 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from linlib.linearity import BlockMoments
+from linlib.measure.batches import TOKEN_GROUPS
+from linlib.measure.collect import StreamMoments, collect_moments
+
+CONFIDENCE = 0.95
+
+
+def linearity_profile(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    n_folds: int = 4,
+    batch_size: int = 32,
+    layers: Collection[int] | None = None,
+    after_final_norm: bool = False,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Score the linearity of all blocks of a decoder in one pass over the tokens.
+
+    Args:
+        model: any decoder of `linlib.models.ARCHITECTURES`, on any device.
+        input_ids: token ids, (n_windows, length).
+        attention_mask: 1 for tokens, 0 for padding.
+        n_folds: folds of the held-out scores; 1 leaves them out.
+        batch_size: windows in one forward pass.
+        layers: those to measure (1..L); None is all.
+        after_final_norm: as the official code, take the last state after the final norm.
+        progress: show a progress bar.
+
+    Returns:
+        One row a layer and token group ("all", "no first position"); columns as
+        `profile_of_moments`.
+
+    Raises:
+        ValueError: n_tokens <= d_model, states that are not finite or do not vary; the layer is
+            named.
+    """
+    moments = collect_moments(
+        model,
+        input_ids,
+        attention_mask,
+        n_folds=n_folds,
+        batch_size=batch_size,
+        layers=layers,
+        after_final_norm=after_final_norm,
+        progress=progress,
+    )
+    return profile_of_moments(moments)
+
+
+def profile_of_moments(moments: StreamMoments) -> pd.DataFrame:
+    """Turn moments into a frame; all scores are shares of variance, at most 1.
+
+    Returns:
+        Columns `layer` (1..L), `depth` (layer / L), `tokens`, `linearity_score`,
+        `linearity_no_residual`, `identity_score`, `scaled_identity_score`, `orthogonal_score`,
+        `null_score`, `adjusted_score`, `heldout_score`, `heldout_no_residual` (each with `_low`
+        and `_high`, a 95% t interval over folds; NaN with one fold), `n_tokens`, `d_model`.
+    """
+    rows = []
+    for tokens in TOKEN_GROUPS:
+        for layer in moments.layers:
+            try:
+                scores = _scores(moments.group(layer, tokens))
+            except ValueError as error:
+                raise ValueError(f"layer {layer}, tokens '{tokens}': {error}") from error
+            position = {"layer": layer, "depth": layer / moments.n_blocks, "tokens": tokens}
+            rows.append(position | scores)
+    return pd.DataFrame(rows)
+
+
+def _scores(moments: BlockMoments) -> dict[str, float]:
+    ladder = moments.ladder()
+    return {
+        "linearity_score": moments.linearity_score(),
+        "linearity_no_residual": moments.linearity_no_residual(),
+        "identity_score": ladder["identity"],
+        "scaled_identity_score": ladder["scaled_identity"],
+        "orthogonal_score": ladder["orthogonal"],
+        "null_score": moments.null_score(),
+        "adjusted_score": moments.adjusted_score(),
+        **_heldout(moments),
+        "n_tokens": moments.n_tokens,
+        "d_model": moments.d_model,
+    }
+
+
+def _heldout(moments: BlockMoments) -> dict[str, float]:
+    names = ("heldout_score", "heldout_no_residual")
+    if moments.n_folds == 1:
+        return {f"{name}{end}": np.nan for name in names for end in ("", "_low", "_high")}
+    scores = {}
+    pooled = (moments.heldout_score(), moments.heldout_no_residual())
+    by_fold = np.array(moments.heldout_scores())  # (n_folds, 2)
+    for name, value, folds in zip(names, pooled, by_fold.T, strict=True):
+        low, high = stats.t.interval(
+            CONFIDENCE, len(folds) - 1, loc=folds.mean(), scale=stats.sem(folds)
+        )
+        scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return scores
