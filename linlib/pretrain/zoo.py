@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows, train_tokenizer
 from linlib.models import load_tokenizer
 from linlib.pretrain.progress import shared_progress
-from linlib.pretrain.train import Recipe, train
+from linlib.pretrain.train import Recipe, has_fast_bf16, train
 from linlib.profiles import Profile, ZooSettings
 from linlib.store import artefact_folder, build_once, partial_folder
 
@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[str, Callable[[ZooSettings], dict[str, object]]]] = {
             "n_embd": zoo.d_model,
             "n_layer": zoo.n_blocks,
             "n_head": zoo.n_heads,
+            "activation_function": "gelu_pytorch_tanh",  # gelu_new in one fused kernel
             "attn_pdrop": 0.0,
             "embd_pdrop": 0.0,
             "resid_pdrop": 0.0,
@@ -131,6 +132,7 @@ def train_zoo(profile: Profile) -> list[TrainedModel]:
         warmup_steps=zoo.warmup_steps,
         seed=profile.seed,
         device=profile.device,
+        bf16=has_fast_bf16(profile.device),
     )
     jobs = {}
     for kind in zoo.models:
