@@ -82,8 +82,16 @@ def text_windows(
     tokenizer: PreTrainedTokenizerBase,
     n_windows: int = 128,
     n_characters: int = 512,
+    max_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The official protocol: adjacent windows of so many characters, tokenised and padded.
+
+    Args:
+        corpus: a dataset with a `text` column.
+        tokenizer: must have a pad token.
+        n_windows: how many.
+        n_characters: in a window.
+        max_tokens: where a window is cut off; None cuts nothing.
 
     Returns:
         Token ids and attention mask, both (n_windows, longest window), padded on the right.
@@ -108,7 +116,14 @@ def text_windows(
             "asked; ask for fewer windows, or use a larger corpus"
         )
     windows = [joined[start : start + n_characters] for start in range(0, wanted, n_characters)]
-    batch = tokenizer(windows, padding=True, padding_side="right", return_tensors="pt")
+    batch = tokenizer(
+        windows,
+        padding=True,
+        padding_side="right",
+        truncation=max_tokens is not None,
+        max_length=max_tokens,
+        return_tensors="pt",
+    )
     return batch["input_ids"], batch["attention_mask"]
 
 

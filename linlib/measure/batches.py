@@ -9,20 +9,34 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from linlib.models import decoder_blocks, watch_blocks
+from linlib.models import decoder_blocks, position_limit, watch_blocks
 from linlib.models.stream import run_backbone
 
 TOKEN_GROUPS = ("all", "no first position")
 
 
-def check_windows(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+def check_windows(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None
+) -> Tensor:
     """Return the mask as booleans, all True where none was given.
 
     Raises:
-        ValueError: shapes disagree, or a window holds no token at all.
+        ValueError: shapes disagree, windows are longer than the model takes, token ids are not in
+            its vocabulary, or a window holds no token at all.
     """
     if input_ids.ndim != 2:
         raise ValueError(f"input_ids must be (n_windows, length), got {tuple(input_ids.shape)}")
+    limit, vocabulary = position_limit(model), model.config.vocab_size
+    if limit is not None and input_ids.shape[1] > limit:
+        raise ValueError(
+            f"windows of {input_ids.shape[1]} tokens do not fit the model, which takes at most "
+            f"{limit}; cut the text into shorter windows"
+        )
+    if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < vocabulary:
+        raise ValueError(
+            f"token ids {input_ids.min()} .. {input_ids.max()} are not all in the model's "
+            f"vocabulary of {vocabulary}; use the tokenizer that belongs to the model"
+        )
     if attention_mask is None:
         return torch.ones_like(input_ids, dtype=torch.bool)
     if attention_mask.shape != input_ids.shape:

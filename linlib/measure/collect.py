@@ -94,7 +94,7 @@ def collect_moments(
             than folds.
         IndexError: a layer does not exist.
     """
-    mask = check_windows(input_ids, attention_mask)
+    mask = check_windows(model, input_ids, attention_mask)
     if len(input_ids) < n_folds:
         raise ValueError(
             f"{len(input_ids)} windows cannot fill {n_folds} folds; give more windows, or n_folds=1"

@@ -60,7 +60,7 @@ def token_errors(
         batch_size: windows in one forward pass.
         seed: of the Gaussian draws.
     """
-    mask = check_windows(input_ids, attention_mask)
+    mask = check_windows(model, input_ids, attention_mask)
     residuals: dict[int, list[Tensor]] = {layer: [] for layer in maps}
 
     def keep(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:

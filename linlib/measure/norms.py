@@ -40,7 +40,7 @@ def stream_norms(
         `depth`, `tokens`, `quantity`, `q25`, `median`, `q75`, `n_tokens`; norms are in the
         units of the residual stream.
     """
-    mask = check_windows(input_ids, attention_mask)
+    mask = check_windows(model, input_ids, attention_mask)
     layers = choose_layers(model, None)
     values: dict[int, list[Tensor]] = {layer: [] for layer in layers}
 

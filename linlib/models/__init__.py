@@ -6,6 +6,7 @@ from linlib.models.architectures import (
     architecture_of,
     decoder_blocks,
     final_states,
+    position_limit,
 )
 from linlib.models.edit import replace_blocks, skip_blocks
 from linlib.models.load import load_model, load_tokenizer
@@ -19,6 +20,7 @@ __all__ = [
     "final_states",
     "load_model",
     "load_tokenizer",
+    "position_limit",
     "replace_blocks",
     "residual_stream",
     "skip_blocks",

@@ -88,6 +88,11 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     return attrgetter(architecture_of(model.config).blocks)(model.base_model)
 
 
+def position_limit(model: PreTrainedModel) -> int | None:
+    """The longest window that a model takes, in tokens; None where nothing limits it."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def final_states(model: PreTrainedModel, states: Tensor) -> Tensor:
     """Turn h_L, (..., d_model), into what the model calls its last hidden state."""
     for path in architecture_of(model.config).tail:

@@ -1,0 +1,46 @@
+"""The table of experiments, and how a notebook obtains a frame: stored, or measured now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pandas as pd
+
+from linlib.experiments import error_tails, linearity_profiles, norms
+from linlib.experiments.subjects import Measurement
+from linlib.profiles import Profile
+from linlib.store import load_frame, save_frame
+
+EXPERIMENTS: dict[str, Callable[[Profile], Measurement]] = {
+    "fig1_linearity_profiles": linearity_profiles.measure,
+    "fig3_norms": norms.measure,
+    "fig9_error_tails": error_tails.measure,
+}
+
+
+def obtain(name: str, profile: Profile, remeasure: bool = False) -> pd.DataFrame:
+    """Return a figure's frame: the stored one, or measure it if asked or missing.
+
+    Args:
+        name: a key of `EXPERIMENTS`, which is the figure's file name.
+        profile: sets the scale.
+        remeasure: measure even if a result is stored. Trained models, tokenised text and moments
+            are still taken from the cache, where their recipe is the same.
+
+    Raises:
+        ValueError: no such experiment, or the stored result has no provenance.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment '{name}'; choose from {sorted(EXPERIMENTS)}")
+    if not remeasure:
+        try:
+            return load_frame(name, profile.name)
+        except FileNotFoundError:
+            pass
+    started = time.monotonic()
+    measured = EXPERIMENTS[name](profile)
+    provenance = {**measured.provenance, "wall_seconds": round(time.monotonic() - started, 1)}
+    for suffix, frame in measured.frames.items():
+        save_frame(frame, name + suffix, profile.name, provenance)
+    return load_frame(name, profile.name)
