@@ -1,7 +1,7 @@
 """Where results and artefacts live: frames with provenance, and a cache keyed by recipe."""
 
 from linlib.store.artefacts import artefact_folder, build_once, partial_folder, recipe_key
-from linlib.store.frames import load_frame, load_provenance, save_frame
+from linlib.store.frames import load_frame, load_paper, load_provenance, save_frame
 from linlib.store.paths import cache_folder, figures_folder, results_folder, root
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "cache_folder",
     "figures_folder",
     "load_frame",
+    "load_paper",
     "load_provenance",
     "partial_folder",
     "recipe_key",

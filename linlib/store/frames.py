@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from linlib.store.paths import results_folder
+from linlib.store.paths import results_folder, root
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pandas", "scikit-learn")
 
@@ -86,6 +86,11 @@ def load_provenance(name: str, profile: str) -> dict[str, object]:
             f"number of unknown origin is no result; measure with `make all PROFILE={profile}`"
         )
     return json.loads(path.read_text())
+
+
+def load_paper(name: str) -> pd.DataFrame:
+    """The paper's published numbers for a figure or table, from `data/paper/`."""
+    return pd.read_csv(root() / "data" / "paper" / f"{name}.csv")
 
 
 def write_atomically(path: Path, text: str) -> None:
