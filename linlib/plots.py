@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 STYLE = {
     "figure.dpi": 110,
@@ -33,6 +32,8 @@ STYLE = {
 }
 MARKERS = "osD^vPX*<>"
 NULL_COLOUR = "0.45"
+MOST_LAYERS = 6  # drawn in one histogram
+GAUSSIAN_LABEL = "Gaussian residuals,\nsame covariance"
 
 
 def use_style() -> None:
@@ -86,11 +87,12 @@ def linearity_lines(
     return ax
 
 
-def thin_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
+def thin_lines(frame: pd.DataFrame, score: str, ax: Axes, label: str) -> Axes:
     """A baseline score against depth, thin and without markers, in each model's colour."""
     colours = palette(frame["model"])
     for model, rows in frame.groupby("model"):
         ax.plot(rows["depth"], rows[score], color=colours[model], lw=0.8, alpha=0.8)
+    ax.plot([], [], color="black", lw=0.8, label=label)
     return ax
 
 
@@ -122,24 +124,28 @@ def norm_lines(frame: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def error_histogram(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Counts of tokens by error, log scale, one step line a layer, the Gaussian null dashed."""
+    """Counts of tokens by error, log scale, one step line a layer (Figure 9).
+
+    Of a deep model, about six layers spread over its depth are drawn.
+    The grey area is what Gaussian residuals of the same covariance would show, at its highest
+    over the layers: a line that leaves it has a long tail.
+    """
     layers = sorted(frame["layer"].unique())
+    layers = layers[:: -(-len(layers) // MOST_LAYERS)]
+    frame = frame[frame["layer"].isin(layers)]
     colours = dict(zip(layers, sns.color_palette("viridis", len(layers)), strict=True))
-    for (layer, cloud), rows in frame.groupby(["layer", "cloud"]):
+    gaussian = frame[frame["cloud"] == "gaussian"].groupby("error_low", as_index=False)
+    null = _with_empty_bins(gaussian[["error_high", "count"]].max())
+    ax.stairs(null["count"], _edges(null), fill=True, color="0.85", label=GAUSSIAN_LABEL)
+    for layer, rows in frame[frame["cloud"] == "measured"].groupby("layer"):
         full = _with_empty_bins(rows)
-        measured = cloud == "measured"
-        ax.stairs(
-            full["count"],
-            [*full["error_low"], full["error_high"].iloc[-1]],
-            color=colours[layer] if measured else NULL_COLOUR,
-            linestyle="-" if measured else ":",
-            linewidth=1.8 if measured else 1.0,
-            label=f"layer {layer}" if measured else None,
-            baseline=None,
-        )
+        ax.stairs(full["count"], _edges(full), color=colours[layer], lw=1.6, label=f"layer {layer}")
     ax.set(yscale="log", ylim=(0.7, None), xlim=(0, None))
-    ax.set(xlabel="Error of a token / rms error of its layer", ylabel="Tokens")
     return ax
+
+
+def _edges(histogram: pd.DataFrame) -> list[float]:
+    return [*histogram["error_low"], histogram["error_high"].iloc[-1]]
 
 
 def _with_empty_bins(rows: pd.DataFrame) -> pd.DataFrame:
@@ -152,22 +158,16 @@ def _with_empty_bins(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"error_low": low, "error_high": low + width, "count": counts.to_numpy()})
 
 
-def panels(count: int, columns: int = 3, sharex: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of small panels, `columns` to a row; places that are left over stay empty."""
+def panels(count: int, columns: int = 3, **options) -> tuple[Figure, list[Axes]]:
+    """A figure of small panels, `columns` to a row; a place left over is for the legend."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(3.5 * columns + 1.6, 2.9 * rows), sharex=sharex, squeeze=False
-    )
+    width = 3.6 * columns + (1.8 if rows * columns == count else 0)
+    fig, axes = plt.subplots(rows, columns, figsize=(width, 3 * rows), squeeze=False, **options)
     flat = list(axes.flat)
     for ax in flat[count:]:
         ax.set_axis_off()
     return fig, flat[:count]
-
-
-def gaussian_key() -> dict[str, Line2D]:
-    """Legend entry of the Gaussian null in `error_histogram`."""
-    return {"Gaussian of the same covariance": Line2D([], [], color=NULL_COLOUR, ls=":", lw=1)}
 
 
 def label_outer(axes: np.ndarray) -> None:
@@ -176,12 +176,14 @@ def label_outer(axes: np.ndarray) -> None:
         ax.label_outer()
 
 
-def legend_right(fig: Figure, ax: Axes, extra: Mapping[str, Line2D] | None = None) -> None:
-    """One legend for the whole figure, to the right of all panels."""
+def legend(fig: Figure, ax: Axes) -> None:
+    """One legend for the whole figure: in an empty panel, or to the right of all."""
     handles, labels = ax.get_legend_handles_labels()
-    handles += list((extra or {}).values())
-    labels += list(extra or {})
-    fig.legend(handles, labels, loc="outside right center")
+    spare = [other for other in fig.axes if not other.axison]
+    if spare:
+        spare[0].legend(handles, labels, loc="center")
+    else:
+        fig.legend(handles, labels, loc="outside right center")
 
 
 def save(fig: Figure, path: str | Path) -> None:

@@ -101,7 +101,7 @@ plots.linearity_lines(everything, "linearity_score", left)
 plots.linearity_lines(everything, "linearity_no_residual", right)
 left.set(title="Linearity score", ylabel="Linearity score")
 right.set(title="Linearity score w/o residual", ylabel="")
-plots.legend_right(fig, left)
+plots.legend(fig, left)
 plots.save(fig, figures_folder(profile) / "fig1_linearity_profiles")
 plots.show(fig)
 
@@ -125,12 +125,12 @@ fig, axes = plt.subplots(2, 2, figsize=(12, 7.6), sharex=True, sharey=True)
 for row, tokens in zip(axes, ["all", "no first position"], strict=True):
     group = stream[stream["tokens"] == tokens]
     plots.linearity_lines(group, "heldout_score", row[0], band="heldout_score")
-    plots.thin_lines(group, "identity_score", row[0])
+    plots.thin_lines(group, "identity_score", row[0], "predicts no change (identity)")
     plots.linearity_lines(group, "heldout_no_residual", row[1], band="heldout_no_residual")
     row[0].set(title=f"Held-out score ({tokens})", ylabel="Held-out score")
     row[1].set(title=f"Held-out score w/o residual ({tokens})", ylabel="")
 plots.label_outer(axes)
-plots.legend_right(fig, axes[0, 0])
+plots.legend(fig, axes[0, 0])
 plots.save(fig, figures_folder(profile) / "fig1_linearity_profiles_controls")
 plots.show(fig)
 

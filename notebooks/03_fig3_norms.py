@@ -83,11 +83,11 @@ frame.round(3).head()
 # %%
 inside = frame.query("tokens == 'no first position'")
 models = sorted(inside["model"].unique())
-fig, axes = plots.panels(len(models), sharex=False)
+fig, axes = plots.panels(len(models))
 for ax, model in zip(axes, models):
     plots.norm_lines(inside[inside["model"] == model], ax).set(title=model)
-axes[0].set(ylabel=r"$L_2$ norm (median, quartiles)")
-plots.legend_right(fig, axes[0])
+fig.supylabel(r"$L_2$ norm of a token's state (median, quartiles)")
+plots.legend(fig, axes[0])
 plots.save(fig, figures_folder(profile) / "fig3_norms")
 plots.show(fig)
 
@@ -108,7 +108,7 @@ left.axhline(1, color=plots.NULL_COLOUR, ls=":", label="as large as the stream")
 left.set(title="Relative size of the contribution", yscale="log")
 left.set(ylabel=r"$\|\Delta_l\| \; / \; \|h_{l-1}\|$")
 right.set(title="Cosine of adjacent states", ylabel=r"$\cos(h_{l-1}, h_l)$", ylim=(None, 1.02))
-plots.legend_right(fig, left)
+plots.legend(fig, left)
 plots.save(fig, figures_folder(profile) / "fig3_norms_ratio")
 plots.show(fig)
 

@@ -76,27 +76,28 @@ frame.head()
 # %% [markdown]
 # ## What to expect
 #
-# If tails are long, solid lines reach far to the right of the dotted Gaussian ones, on a log scale
-# of counts. First positions are left out, so that a single attention sink a window is not taken for
-# the tail; the statistics below have them both ways.
+# If tails are long, lines reach far to the right of the grey area, on a log scale of counts. First
+# positions are left out, so that a single attention sink a window is not taken for the tail; the
+# statistics below have them both ways.
 
 # %%
 inside = frame.query("tokens == 'no first position'")
 models = sorted(inside["model"].unique())
-fig, axes = plots.panels(len(models), sharex=True)
+fig, axes = plots.panels(len(models), sharey=True)
 for ax, model in zip(axes, models):
     plots.error_histogram(inside[inside["model"] == model], ax).set(title=model)
-axes[0].set(ylabel="Tokens (log scale)")
-plots.legend_right(fig, axes[0], plots.gaussian_key())
+fig.supxlabel("Error of a token, in multiples of the rms error of its layer")
+fig.supylabel("Tokens (log scale)")
+plots.legend(fig, axes[0])
 plots.save(fig, figures_folder(profile) / "fig9_error_tails")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
-# The horizontal axis is the error of a token, 1 being the layer's typical one. Where a solid line
-# ends is the worst token of some tens of thousands. Dotted lines show where it would end if the
-# residuals were Gaussian.
+# The horizontal axis is the error of a token, 1 being the layer's typical one. Where a line
+# ends is the worst token of all. The grey area shows where it would end if the residuals were
+# Gaussian, taken at its widest over the layers.
 
 # %%
 columns = ["excess_kurtosis", "gaussian_excess_kurtosis", "worst_share", "gaussian_worst_share"]

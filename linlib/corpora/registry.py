@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 
 from datasets import Dataset
 
@@ -25,6 +26,7 @@ CORPORA: dict[str, Callable[[str], Dataset]] = {
 }
 
 
+@cache
 def load_corpus(name: str, split: str) -> Dataset:
     """Load a corpus as a dataset with a `text` column, one document a row.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from linlib.store.paths import results_folder, root
+from linlib.store.paths import REPOSITORY, results_folder
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pandas", "scikit-learn")
 
@@ -90,7 +90,7 @@ def load_provenance(name: str, profile: str) -> dict[str, object]:
 
 def load_paper(name: str) -> pd.DataFrame:
     """The paper's published numbers for a figure or table, from `data/paper/`."""
-    return pd.read_csv(root() / "data" / "paper" / f"{name}.csv")
+    return pd.read_csv(REPOSITORY / "data" / "paper" / f"{name}.csv")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -105,7 +105,7 @@ def _commit() -> str:
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
+            cwd=REPOSITORY,
             capture_output=True,
             text=True,
             check=True,

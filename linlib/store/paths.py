@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 def root() -> Path:
     """The folder that holds `data/` and `figures/`: the repository, or `$LINLIB_ROOT`."""
-    return Path(os.environ.get("LINLIB_ROOT") or Path(__file__).parents[2])
+    return Path(os.environ.get("LINLIB_ROOT") or REPOSITORY)
 
 
 def results_folder(profile: str) -> Path:
