@@ -1,0 +1,181 @@
+"""`make bench`: linlib beside the official code and plain least squares, in one run.
+
+Writes benchmarks/results.md (CPU) or benchmarks/results_cuda.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from scoring import METHODS, adversarial_states, float64_svd
+from tasks import random_model, random_windows
+
+from linlib.models import residual_stream
+
+HERE = Path(__file__).parent
+THREADS = 2
+ADVERSARIAL_SEEDS = (0, 1, 2)
+
+
+def run_task(task: str, **arguments: object) -> dict:
+    """Run one task in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        command = [sys.executable, HERE / "tasks.py", task, json.dumps(arguments)]
+        subprocess.run([*command, "--threads", str(THREADS), "--out", out], check=True)
+        return json.loads(out.read_text())
+
+
+def heading(device: str) -> list[str]:
+    """What ran where."""
+    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
+    return [
+        f"# Benchmarks ({device})",
+        "",
+        f"`make bench DEVICE={device}`, {datetime.now(UTC):%Y-%m-%d}, {THREADS} CPU threads, "
+        f"{machine or platform.machine()}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}, transformers {version('transformers')}, llm-microscope "
+        f"{version('llm-microscope')}. Ratios are of times taken in one run, side by side.",
+        "",
+    ]
+
+
+@torch.no_grad()
+def scoring_section(n_tokens: int) -> list[str]:
+    """Seconds, memory and error of every method on the same hidden states."""
+    model = random_model("gpt2", torch.float32, "cpu")
+    stream = residual_stream(model, random_windows(model, n_tokens))
+    layers = [states.flatten(0, 1).contiguous() for states in stream]
+    print("scoring: float64 reference", flush=True)
+    truth = [float64_svd(x, y) for x, y in zip(layers, layers[1:], strict=False)]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        states = str(Path(folder) / "states.safetensors")
+        save_file({f"h{layer:02d}": tensor for layer, tensor in enumerate(layers)}, states)
+        for method in METHODS:
+            print(f"scoring: {method}", flush=True)
+            rows.append((method, run_task("score_states", method=method, states=states)))
+    ours = rows[0][1]["seconds"]
+    table = [
+        "## Scoring the same states",
+        "",
+        f"GPT-2-sized random model, d = 768, {len(truth)} blocks, {n_tokens} tokens, both scores of "
+        "every block, hidden states already in memory. Memory is what the method takes on top of "
+        "them; the error is the largest over blocks and both scores, against a float64 SVD.",
+        "",
+        "| method | seconds | times linlib | extra memory, MiB | largest error |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for method, result in rows:
+        error = _largest_error(result["scores"], truth)
+        table.append(
+            f"| {method} | {result['seconds']:.2f} | {result['seconds'] / ours:.1f} | "
+            f"{result['extra_memory_mib']:.0f} | {error:.1e} |"
+        )
+    return [*table, ""]
+
+
+def adversarial_section() -> list[str]:
+    """Errors where float32 is hard: bad conditioning and massive activations."""
+    table = [
+        "## Error on adversarial activations",
+        "",
+        "16384 tokens, d = 256, condition 1e4 in a rotated basis, one dimension at 3000x on every "
+        f"256th token; largest error over both scores and {len(ADVERSARIAL_SEEDS)} seeds.",
+        "",
+        "| method | largest error |",
+        "|---|---:|",
+    ]
+    clouds = [adversarial_states(seed) for seed in ADVERSARIAL_SEEDS]
+    truth = [float64_svd(x, y) for x, y in clouds]
+    for name, make in METHODS.items():
+        score = make()
+        error = _largest_error([score(x, y) for x, y in clouds], truth)
+        table.append(f"| {name} | {error:.1e} |")
+    return [*table, ""]
+
+
+def _largest_error(scores: list, truth: list) -> float:
+    pairs = zip(scores, truth, strict=True)
+    return max(abs(a - b) for mine, true in pairs for a, b in zip(mine, true, strict=True))
+
+
+def profile_section(shape: str, sizes: dict[int, int], device: str, dtype: str) -> list[str]:
+    """A whole profile beside the bare forward pass, and its peak memory, by number of tokens."""
+    rows, peaks = [], []
+    for n_tokens, repeats in sizes.items():
+        print(f"profile: {n_tokens} tokens", flush=True)
+        common = {"shape": shape, "n_tokens": n_tokens, "device": device, "dtype": dtype}
+        times = run_task("profile_against_forward", repeats=repeats, **common)
+        peaks.append(run_task("profile_memory", **common)["peak_memory_mib"])
+        bare, whole = (statistics.median(times[name]) for name in ("forward", "profile"))
+        rows.append(
+            f"| {n_tokens} | {bare:.1f} | {whole:.1f} | {whole / bare:.3f} | "
+            f"{n_tokens / whole:.0f} | {peaks[-1]:.0f} |"
+        )
+    return [
+        "## A whole profile beside the bare forward pass",
+        "",
+        f"{shape}-shaped random model, {dtype}. The profile is `linearity_profile` with its "
+        "defaults: forward pass without the head, moments of all blocks with first positions "
+        "apart, 4 folds, and every score solved. Medians over "
+        f"{', '.join(map(str, sizes.values()))} repeats, in turn with the bare forward pass.",
+        "",
+        "| tokens | forward, s | profile, s | ratio | tokens/s | peak memory, MiB |",
+        "|---:|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+        f"Peak memory grows by {100 * (peaks[-1] / peaks[0] - 1):.1f}% from the fewest tokens to "
+        "the most.",
+        "",
+    ]
+
+
+def error_section(shape: str, n_tokens: int, device: str, dtype: str) -> list[str]:
+    """Error of the moments of a half-precision model against float64 moments."""
+    common = {"shape": shape, "n_tokens": n_tokens, "device": device, "dtype": dtype}
+    error = run_task("moments_error", **common)["largest_error"]
+    return [
+        "## Error of the moments",
+        "",
+        f"First, middle and last block, {n_tokens} tokens, both scores, against float64 moments of "
+        f"the same states: at most {error:.1e}.",
+        "",
+    ]
+
+
+def main() -> None:
+    """Run the benchmarks of a device and write their page."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    device = parser.parse_args().device
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.exit(2, "error: DEVICE=cuda needs a CUDA device, and torch finds none here\n")
+    torch.set_num_threads(THREADS)
+    page = heading(device)
+    if device == "cuda":
+        setting = {"shape": "llama-2-7b", "device": device, "dtype": "bfloat16"}
+        page += profile_section(sizes={16384: 3, 131072: 1}, **setting)
+        page += error_section(n_tokens=16384, **setting)
+        path = HERE / "results_cuda.md"
+    else:
+        page += scoring_section(16384) + adversarial_section()
+        page += profile_section("gpt2", {16384: 3, 131072: 1}, device, "float32")
+        path = HERE / "results.md"
+    path.write_text("\n".join(page))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

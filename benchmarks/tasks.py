@@ -1,0 +1,150 @@
+"""One measurement a process, so that peak memory is its own: prints one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from scoring import METHODS
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from linlib.linearity import BlockMoments
+from linlib.measure import linearity_profile
+from linlib.models import watch_blocks
+from linlib.models.stream import run_backbone
+
+LENGTH = 128  # tokens in a window
+BATCH = 32  # windows in a forward pass
+SHAPES = {
+    "gpt2": ("gpt2", {}),
+    "llama-2-7b": ("llama", {"vocab_size": 32000}),
+    "small": ("llama", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 512}),
+}  # fmt: skip
+
+
+def random_model(shape: str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """A model of a published shape with random weights; nothing is downloaded."""
+    model_type, sizes = SHAPES[shape]
+    torch.manual_seed(0)
+    with torch.device(device):
+        config = AutoConfig.for_model(model_type, **sizes)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def random_windows(model: PreTrainedModel, n_tokens: int) -> torch.Tensor:
+    """Token ids, (n_tokens / LENGTH, LENGTH)."""
+    generator = torch.Generator().manual_seed(1)
+    size = (n_tokens // LENGTH, LENGTH)
+    return torch.randint(3, model.config.vocab_size, size, generator=generator)
+
+
+def timed(call: Callable[[], object], device: str) -> float:
+    """Wall seconds of a call, the accelerator's queue included."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    synchronize()
+    started = time.perf_counter()
+    call()
+    synchronize()
+    return time.perf_counter() - started
+
+
+def peak_memory(device: str) -> float:
+    """Peak memory of this process so far, MiB: of the accelerator, or resident on the CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+@torch.no_grad()
+def forward(model: PreTrainedModel, windows: torch.Tensor) -> None:
+    """The bare forward pass that a profile is compared with."""
+    for batch in windows.split(BATCH):
+        run_backbone(model, batch)
+
+
+def score_states(method: str, states: str) -> dict[str, object]:
+    """Score every pair of adjacent states in a file, both ways."""
+    score = METHODS[method]()
+    with safe_open(states, framework="pt") as file:
+        names = sorted(file.keys())
+        layers = [file.get_tensor(name) for name in names]
+    before = peak_memory("cpu")
+    scores, seconds = [], 0.0
+    for x, y in zip(layers, layers[1:], strict=False):
+        seconds += timed(lambda x=x, y=y: scores.append(score(x, y)), "cpu")
+    return {"seconds": seconds, "extra_memory_mib": peak_memory("cpu") - before, "scores": scores}
+
+
+def profile_against_forward(
+    shape: str, n_tokens: int, repeats: int, device: str, dtype: str
+) -> dict[str, object]:
+    """Seconds of a bare forward pass and of a whole profile, side by side in turn."""
+    model = random_model(shape, getattr(torch, dtype), device)
+    windows = random_windows(model, n_tokens)
+    forward(model, windows[:BATCH])  # warm up
+    linearity_profile(model, windows[: 4 * BATCH], batch_size=BATCH, n_folds=1)
+    bare, whole = [], []
+    for _ in range(repeats):
+        bare.append(timed(lambda: forward(model, windows), device))
+        whole.append(timed(lambda: linearity_profile(model, windows, batch_size=BATCH), device))
+    return {"forward": bare, "profile": whole}
+
+
+def profile_memory(shape: str, n_tokens: int, device: str, dtype: str) -> dict[str, object]:
+    """Peak memory of a process that takes one profile."""
+    model = random_model(shape, getattr(torch, dtype), device)
+    linearity_profile(model, random_windows(model, n_tokens), batch_size=BATCH)
+    return {"peak_memory_mib": peak_memory(device)}
+
+
+@torch.no_grad()
+def moments_error(shape: str, n_tokens: int, device: str, dtype: str) -> dict[str, object]:
+    """Largest error of the scores of the first, middle and last layer against float64 moments."""
+    model = random_model(shape, getattr(torch, dtype), device)
+    n_layers = model.config.num_hidden_layers
+    chosen = {1, (n_layers + 1) // 2, n_layers}
+    pairs = {layer: [BlockMoments(model.config.hidden_size) for _ in range(2)] for layer in chosen}
+
+    def add(layer: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        if layer in chosen:
+            single, double = pairs[layer]
+            single.update(x, y - x)
+            double.update(x.double(), (y - x).double())
+
+    with watch_blocks(model, add):
+        forward(model, random_windows(model, n_tokens))
+    errors = [
+        abs(getattr(single, name)() - getattr(double, name)())
+        for single, double in pairs.values()
+        for name in ("linearity_score", "linearity_no_residual")
+    ]
+    return {"largest_error": max(errors)}
+
+
+TASKS = {
+    task.__name__: task
+    for task in (score_states, profile_against_forward, profile_memory, moments_error)
+}
+
+
+def main() -> None:
+    """Run one task with JSON arguments and print its result as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("arguments", type=json.loads)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.write_text(json.dumps(TASKS[options.task](**options.arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Obtaining frames, reporting them, and comparing two measurements of one."""
+
+import pandas as pd
+import pytest
+
+from linlib.experiments import obtain
+from linlib.experiments.registry import EXPERIMENTS
+from linlib.experiments.subjects import Measurement
+from linlib.profiles import load_profile
+from linlib.report import write_report
+from linlib.store import load_provenance, results_folder, save_frame
+from linlib.verify import compare_frames
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """An experiment that counts how often it is measured."""
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    calls = []
+
+    def measure(profile):
+        calls.append(profile.name)
+        frames = {"": pd.DataFrame({"value": [len(calls)]}), "_more": pd.DataFrame({"x": [1]})}
+        corpus = {"name": "none", "split": "heldout", "sha256": "0" * 64}
+        return Measurement(frames, {"seeds": [0], "device": "cpu", "corpus": corpus})
+
+    monkeypatch.setitem(EXPERIMENTS, "fig0_counted", measure)
+    return calls
+
+
+def test_a_frame_is_measured_when_missing_or_asked(counted):
+    profile = load_profile("smoke")
+    assert obtain("fig0_counted", profile)["value"].item() == 1
+    assert obtain("fig0_counted", profile)["value"].item() == 1
+    assert obtain("fig0_counted", profile, remeasure=True)["value"].item() == 2
+    assert load_provenance("fig0_counted_more", "smoke")["wall_seconds"] >= 0
+
+
+def test_a_stored_frame_without_provenance_is_not_passed_over(counted):
+    profile = load_profile("smoke")
+    obtain("fig0_counted", profile)
+    (results_folder("smoke") / "fig0_counted.json").unlink()
+    with pytest.raises(ValueError, match="no provenance"):
+        obtain("fig0_counted", profile)
+    assert obtain("fig0_counted", profile, remeasure=True)["value"].item() == 2
+
+
+def test_an_unknown_experiment_is_refused():
+    with pytest.raises(ValueError, match="unknown experiment 'fig99'.*fig1_linearity_profiles"):
+        obtain("fig99", load_profile("smoke"))
+
+
+def test_the_report_tells_where_numbers_come_from(counted):
+    with pytest.raises(FileNotFoundError, match="nothing was measured at profile 'smoke'"):
+        write_report("smoke")
+    obtain("fig0_counted", load_profile("smoke"))
+    text = write_report("smoke").read_text()
+    assert "## fig0_counted" in text and "seeds [0]" in text and "sha256 000000000000" in text
+
+
+def test_verify_says_what_moved_and_where():
+    stored = pd.DataFrame({"model": ["a", "a", "b"], "layer": [1, 2, 1], "score": [0.1, 0.2, 0.3]})
+    same = compare_frames(stored, stored.sample(frac=1, random_state=0))
+    assert same.set_index("column")["largest"].to_dict() == {"score": 0}
+    moved = stored.assign(score=[0.1, 0.25, 0.3])
+    row = compare_frames(stored, moved).iloc[0]
+    assert row["largest"] == pytest.approx(0.05) and row["where"] == "a, 2"
+    fewer = compare_frames(stored, stored[:2])
+    assert fewer.iloc[0].to_dict() | {"median": 0, "where": 0} == {
+        "column": "(rows on one side only)", "largest": 1, "median": 0, "where": 0,
+    }  # fmt: skip
+
+
+def test_a_saved_frame_can_be_reported_without_figures(tmp_path, monkeypatch):
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    save_frame(
+        pd.DataFrame({"x": [1]}), "fig0", "tiny",
+        {"seeds": [1], "device": "cpu", "wall_seconds": 1,
+         "corpus": {"name": "c", "split": "heldout", "sha256": "f" * 64}},
+    )  # fmt: skip
+    assert "![" not in write_report("tiny").read_text()

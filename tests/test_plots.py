@@ -1,0 +1,95 @@
+"""Plots: what is drawn is what is in the frame; files are the same bytes every time."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+
+from linlib import plots  # noqa: E402
+
+
+def profile_frame():
+    rows = [
+        {"model": model, "depth": depth, "score": depth / 2, "null_score": 0.1,
+         "score_low": depth / 2 - 0.1, "score_high": depth / 2 + 0.1}
+        for model in ("A", "B")
+        for depth in (0.5, 1.0)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def test_a_profile_draws_every_model_and_the_null_line(ax):
+    plots.linearity_lines(profile_frame(), "score", ax, band="score")
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert set(lines) == {"A", "B", "noise would score, d/(n-1)"}
+    np.testing.assert_allclose(lines["A"].get_ydata(), [0.25, 0.5])
+    assert lines["A"].get_color() != lines["B"].get_color()
+    assert lines["A"].get_marker() != lines["B"].get_marker()
+    assert len(ax.collections) == 2  # the bands
+    assert "depth" in ax.get_xlabel()
+
+
+def test_a_histogram_keeps_counts_and_fills_empty_bins(ax):
+    frame = pd.DataFrame(
+        {
+            "layer": 1,
+            "cloud": ["measured", "measured", "gaussian"],
+            "error_low": [0.0, 0.3, 0.0],
+            "error_high": [0.1, 0.4, 0.1],
+            "count": [7, 2, 9],
+        }
+    )
+    plots.error_histogram(frame, ax)
+    steps = {patch.get_label(): patch.get_data() for patch in ax.patches}
+    np.testing.assert_array_equal(steps["layer 1"].values, [7, 0, 0, 2])
+    np.testing.assert_allclose(steps["layer 1"].edges, [0, 0.1, 0.2, 0.3, 0.4])
+    assert ax.get_yscale() == "log"
+
+
+def test_a_deep_model_shows_few_layers(ax):
+    frame = pd.DataFrame(
+        [
+            {"layer": layer, "cloud": cloud, "error_low": 0.0, "error_high": 0.1, "count": 5}
+            for layer in range(1, 49)
+            for cloud in ("measured", "gaussian")
+        ]
+    )
+    plots.error_histogram(frame, ax)
+    assert 4 <= len(ax.patches) - 1 <= plots.MOST_LAYERS
+
+
+def test_files_are_the_same_bytes_every_time(tmp_path):
+    for name in ("first", "second"):
+        fig, ax = plt.subplots()
+        plots.linearity_lines(profile_frame(), "score", ax)
+        plots.legend(fig, ax)
+        plots.save(fig, tmp_path / name)
+        plt.close(fig)
+    for ending in ("png", "pdf"):
+        first, second = (tmp_path / f"{name}.{ending}" for name in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_spare_panel_takes_the_legend():
+    fig, axes = plots.panels(5)
+    plots.linearity_lines(profile_frame(), "score", axes[0])
+    plots.legend(fig, axes[0])
+    assert len(axes) == 5 and fig.axes[5].get_legend() is not None and not fig.legends
+    plt.close(fig)
+
+
+def test_colours_stay_apart_for_many_models():
+    colours = plots.palette([f"model {i}" for i in range(24)])
+    assert len(set(colours.values())) == 24
