@@ -71,8 +71,8 @@ def scoring_section(n_tokens: int) -> list[str]:
         "## Scoring the same states",
         "",
         f"GPT-2-sized random model, d = 768, {len(truth)} blocks, {n_tokens} tokens, both scores "
-        "of every block, hidden states already in memory. Memory is what the method takes on top of "
-        "them; the error is the largest over blocks and both scores, against a float64 SVD.",
+        "of every block, hidden states already in memory. Memory is what the method takes on top "
+        "of them; the error is the largest over blocks and both scores, against a float64 SVD.",
         "",
         "| method | seconds | times linlib | extra memory, MiB | largest error |",
         "|---|---:|---:|---:|---:|",
