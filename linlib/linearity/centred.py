@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from linlib.linearity.maps import FLOAT32_CUTOFF, pseudo_root, require_tokens
+from linlib.linearity.maps import FLOAT32_CUTOFF, GramFactor, factorise, require_tokens
 from linlib.linearity.sums import Sums
 
 FLOAT32_EPSILON = torch.finfo(torch.float32).eps
@@ -44,7 +44,7 @@ class Centred:
         """Moments of some folds (default all) about their own mean, or about that of `about`."""
         folds = list(range(len(sums.count))) if folds is None else list(folds)
         n, first = sums.count[folds].sum(), sums.first[folds].sum(0)
-        second = sums.second[folds].sum(0)
+        second = sum(sums.second[fold] for fold in folds)  # no copy of the folds
         d = len(second)
         if about is None:
             mean = first / n
@@ -54,7 +54,7 @@ class Centred:
         raw = upper + upper.triu(1).T
         second = torch.cat([raw, second[:, d:]], dim=1)
         # sum (z - m)(z - m)' = sum zz' - (sum z) m' - m (sum z - n m)'
-        second = second - first[:d, None] * mean - mean[:d, None] * (first - n * mean)
+        second.addr_(first[:d], mean, alpha=-1).addr_(mean[:d], first - n * mean, alpha=-1)
         energy = sums.delta_energy[folds].sum() - 2 * first[d:] @ mean[d:]
         mean_z = sums.shift + mean
         return cls(
@@ -79,19 +79,19 @@ class Centred:
         return self.stream_energy + 2 * self.xd.trace().item() + self.dd
 
     @cached_property
-    def root(self) -> Tensor:
-        """W with pinv(X'X) = W W', shape (d, rank); see `maps.pseudo_root`."""
-        return pseudo_root(self.xx, self.floor, FLOAT32_CUTOFF)
+    def factor(self) -> GramFactor:
+        """The factorised X'X; see `maps.factorise`."""
+        return factorise(self.xx, self.floor, FLOAT32_CUTOFF)
 
     @cached_property
     def unexplained(self) -> float:
         """min_A ||X A - D||_F^2, which equals min_A ||X A - Y||_F^2 as Y = X + D."""
-        return max(self.dd - (self.root.T @ self.xd).square().sum().item(), 0.0)
+        return max(self.dd - self.factor.explained(self.xd).item(), 0.0)
 
     @property
     def weight(self) -> Tensor:
         """The least-squares A of D = X A, shape (d, d)."""
-        return self.root @ (self.root.T @ self.xd)
+        return self.factor.solve(self.xd)
 
     def positive_output_energy(self) -> float:
         """||Y||_F^2, refused where y does not vary."""

@@ -38,11 +38,37 @@ class LinearMap:
         return (x.to(weight.dtype) @ weight + bias).to(x.dtype)
 
 
-def pseudo_root(gram: Tensor, floor: Tensor, cutoff: float) -> Tensor:
-    """Return W with pinv(X'X) = W W', so that rank-deficient X is solved in its own span.
+@dataclass(frozen=True)
+class GramFactor:
+    """W with pinv(X'X) = W W', for centred X of any rank.
 
-    For a target Z with cross moment C = X'Z, the least-squares map is A = W W'C and the variance
-    that it explains is ||W'C||_F^2.
+    Attributes:
+        scale: one over the norm of each column of X, 0 for constant columns, shape (d,).
+        triangle: Cholesky factor of the scaled Gram, shape (d, d), if it is well conditioned.
+        root: otherwise, its kept eigenvectors over the root of their eigenvalues, (d, rank).
+    """
+
+    scale: Tensor
+    triangle: Tensor | None
+    root: Tensor | None
+
+    def explained(self, cross: Tensor) -> Tensor:
+        """||W'C||_F^2: the variance of Z that a linear map of X explains, with C = X'Z."""
+        cross = self.scale[:, None] * cross
+        if self.triangle is not None:
+            return torch.linalg.solve_triangular(self.triangle, cross, upper=False).square().sum()
+        return (self.root.T @ cross).square().sum()
+
+    def solve(self, cross: Tensor) -> Tensor:
+        """W W'C: the least-squares map from X to Z, of minimal norm after scaling, (d, d_out)."""
+        cross = self.scale[:, None] * cross
+        if self.triangle is not None:
+            return self.scale[:, None] * torch.cholesky_solve(cross, self.triangle)
+        return self.scale[:, None] * (self.root @ (self.root.T @ cross))
+
+
+def factorise(gram: Tensor, floor: Tensor, cutoff: float) -> GramFactor:
+    """Factorise the Gram X'X so that rank-deficient X is solved in its own span.
 
     The Gram is scaled to unit diagonal first, so that a dimension with massive activations does
     not hide the others. A well-conditioned Gram takes the fast road (Cholesky); any other is
@@ -52,9 +78,6 @@ def pseudo_root(gram: Tensor, floor: Tensor, cutoff: float) -> Tensor:
         gram: X'X of centred X, shape (d, d), float64.
         floor: variance (as a sum of squares) up to which a column counts as constant, shape (d,).
         cutoff: smallest eigenvalue kept, relative to the largest one.
-
-    Returns:
-        W, shape (d, rank), float64.
 
     Raises:
         ValueError: no column of X varies.
@@ -69,14 +92,12 @@ def pseudo_root(gram: Tensor, floor: Tensor, cutoff: float) -> Tensor:
     scale = torch.where(varies, energy.clamp_min(1e-300).rsqrt(), 0.0)
     scaled = scale[:, None] * gram * scale
     if bool(varies.all()):
-        cholesky, failed = torch.linalg.cholesky_ex(scaled)
-        if not failed and _smallest_eigenvalue(cholesky) > 10 * cutoff * len(energy):
-            identity = torch.eye(len(energy), dtype=scale.dtype, device=scale.device)
-            inverse = torch.linalg.solve_triangular(cholesky, identity, upper=False)
-            return scale[:, None] * inverse.T
+        triangle, failed = torch.linalg.cholesky_ex(scaled)
+        if not failed and _smallest_eigenvalue(triangle) > 10 * cutoff * len(energy):
+            return GramFactor(scale, triangle, None)
     values, vectors = torch.linalg.eigh(scaled)
     kept = values > cutoff * values[-1]
-    return scale[:, None] * vectors[:, kept] * values[kept].rsqrt()  # (d, rank)
+    return GramFactor(scale, None, vectors[:, kept] * values[kept].rsqrt())
 
 
 def _smallest_eigenvalue(cholesky: Tensor, steps: int = 4) -> float:
@@ -142,8 +163,8 @@ def linearity_score(x: Tensor, y: Tensor) -> float:
     total = y.square().sum().item()
     if total <= len(y) * (1e-14 * mean_y).square().sum().item():
         raise ValueError("the output y has zero variance: every token has the same state")
-    root = pseudo_root(x.T @ x, floor, FLOAT64_CUTOFF)
-    return (root.T @ (x.T @ y)).square().sum().item() / total
+    factor = factorise(x.T @ x, floor, FLOAT64_CUTOFF)
+    return factor.explained(x.T @ y).item() / total
 
 
 @torch.no_grad()
@@ -154,6 +175,5 @@ def fit_linear_map(x: Tensor, y: Tensor) -> LinearMap:
         ValueError: as `linearity_score`, but a constant y is allowed (the map is then its mean).
     """
     mean_x, mean_y, x, y, floor = _centred(x, y)
-    root = pseudo_root(x.T @ x, floor, FLOAT64_CUTOFF)
-    weight = root @ (root.T @ (x.T @ y))
+    weight = factorise(x.T @ x, floor, FLOAT64_CUTOFF).solve(x.T @ y)
     return LinearMap(weight, mean_y - mean_x @ weight)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from linlib.linearity.centred import Centred, heldout_terms
 from linlib.linearity.maps import LinearMap, require_tokens
 from linlib.linearity.sums import Sums
 
-CHUNK = 1024  # tokens in one float32 product: more would lose digits, fewer would lose time
+PIECE = 4096  # tokens summed in float32 before they are added to the float64 sums
 
 
 class BlockMoments:
@@ -48,7 +47,7 @@ class BlockMoments:
 
         Raises:
             ValueError: shapes disagree, the fold does not exist, or a value is NaN or infinite
-                (that chunk is then left out of the moments).
+                (those tokens are then left out).
         """
         if x.shape != delta.shape or x.shape[-1] != self.d_model:
             raise ValueError(
@@ -58,11 +57,15 @@ class BlockMoments:
         if not 0 <= fold < self.n_folds:
             raise ValueError(f"fold {fold} does not exist: these moments have {self.n_folds} folds")
         x, delta = x.reshape(-1, self.d_model), delta.reshape(-1, self.d_model)
-        for chunk in zip(x.split(CHUNK), delta.split(CHUNK), strict=True):
-            precision = torch.promote_types(x.dtype, torch.float32)
-            states = torch.cat([part.to(precision) for part in chunk], dim=1)  # (n_tokens, 2 d)
-            sums = self._sums or Sums.zeros(states.mean(0).float(), self.n_folds)
-            sums.add(states.sub_(sums.shift.to(precision)), fold)
+        precision = torch.promote_types(x.dtype, torch.float32)
+        for chunk in zip(x.split(PIECE), delta.split(PIECE), strict=True):
+            x, delta = (states.to(precision) for states in chunk)
+            if self._sums is None:
+                sums = Sums.zeros(torch.cat([x.mean(0), delta.mean(0)]).float(), self.n_folds)
+            else:
+                sums = self._sums
+            shift_x, shift_delta = sums.shift.to(precision).chunk(2)
+            sums.add(x - shift_x, delta - shift_delta, fold)
             self._sums = sums
         for derived in ("_centred", "_heldout_terms"):
             self.__dict__.pop(derived, None)
@@ -71,14 +74,14 @@ class BlockMoments:
         """Moments of the union of two disjoint token sets."""
         self._require_same_shape(other)
         if other._sums is None:
-            return self._with(self._sums)
-        return self._with(self._sums.plus(other._sums) if self._sums else other._sums)
+            return self._with(self._sums.copy() if self._sums else None)
+        return self._with(self._sums.plus(other._sums) if self._sums else other._sums.copy())
 
     def __sub__(self, other: BlockMoments) -> BlockMoments:
         """Moments of the tokens that are left when those of `other` are taken out again."""
         self._require_same_shape(other)
         if other._sums is None:
-            return self._with(self._sums)
+            return self._with(self._sums.copy() if self._sums else None)
         if self._sums is None or bool((other._sums.count > self._sums.count).any()):
             raise ValueError(
                 f"cannot take {other.n_tokens} tokens out of {self.n_tokens}: in every fold, "
@@ -95,8 +98,7 @@ class BlockMoments:
 
     def _with(self, sums: Sums | None) -> BlockMoments:
         result = BlockMoments(self.d_model, self.n_folds)
-        if sums is not None:
-            result._sums = Sums(*(getattr(sums, field.name).clone() for field in fields(Sums)))
+        result._sums = sums
         return result
 
     @property
@@ -152,14 +154,14 @@ class BlockMoments:
             `identity` <= `scaled_identity` <= `orthogonal` <= `linear`. Orthogonal is the true
             Procrustes value with a free scale, (||X'Y||_* / (||X|| ||Y||))^2.
         """
-        c = self._centred
+        linear, c = self.linearity_score(), self._centred
         xy = c.xx + c.xd
-        energies = c.stream_energy * c.positive_output_energy()
+        energies = c.stream_energy * c.output_energy
         return {
             "identity": self.identity_score(),
             "scaled_identity": xy.trace().item() ** 2 / energies,
             "orthogonal": torch.linalg.svdvals(xy).sum().item() ** 2 / energies,
-            "linear": self.linearity_score(),
+            "linear": linear,
         }
 
     def heldout_scores(self) -> list[tuple[float, float]]:

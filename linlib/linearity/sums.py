@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+CHUNK = 1024  # tokens in one float32 product
+
 
 @dataclass
 class Sums:
@@ -42,24 +44,27 @@ class Sums:
         shapes = ((n_folds,), (n_folds, width), (n_folds, width // 2, width), (n_folds,))
         return cls(shift, *(shift.new_zeros(shape) for shape in shapes))
 
-    def add(self, states: Tensor, fold: int) -> None:
-        """Add z = [x | delta] - shift, float32, shape (n_tokens, 2 d); NaN and inf are refused.
+    def add(self, x: Tensor, delta: Tensor, fold: int) -> None:
+        """Add tokens: x and delta less the shift, both (n_tokens, d).
 
         Raises:
             ValueError: a value is not finite; the sums are then as they were.
         """
-        first = states.sum(0).double()
+        first = torch.cat([x.sum(0), delta.sum(0)]).double()
         if not bool(torch.isfinite(first).all()):
             raise ValueError(
-                f"NaN or infinite values among {len(states)} tokens; load the model in float32 or "
+                f"NaN or infinite values among {len(x)} tokens; load the model in float32 or "
                 "bfloat16, or look for the input that makes it overflow"
             )
-        delta = states[:, states.shape[1] // 2 :]
-        self.count[fold] += len(states)
+        self.count[fold] += len(x)
         self.first[fold] += first
         self.delta_energy[fold] += delta.square().sum().double()
         with _full_float32():
-            _add_second_moments(states, self.second[fold])
+            _add_second_moments(x, delta, self.second[fold])
+
+    def copy(self) -> Sums:
+        """The same sums in memory of their own."""
+        return Sums(*(tensor.clone() for tensor in vars(self).values()))
 
     def about(self, shift: Tensor) -> Sums:
         """The same sums about another shift: exact algebra in float64."""
@@ -69,12 +74,9 @@ class Sums:
         d = len(move) // 2
         n, old = self.count[:, None], self.first
         first = old + n * move
-        second = (
-            self.second
-            + old[:, :d, None] * move
-            + move[:d, None] * old[:, None, :]
-            + n[:, :, None] * move[:d, None] * move
-        )
+        second = self.second.clone()
+        for fold, total in enumerate(second):  # sum x z' about the new shift, by two rank-1 terms
+            total.addr_(old[fold, :d], move).addr_(move[:d], first[fold])
         energy = (
             self.delta_energy
             + 2 * (old[:, d:] * move[d:]).sum(1)
@@ -86,21 +88,25 @@ class Sums:
         """Return self + sign * other, about this object's shift."""
         other = other.about(self.shift)
         names = [field.name for field in fields(Sums)][1:]
-        return Sums(
-            self.shift.clone(), *(getattr(self, k) + sign * getattr(other, k) for k in names)
-        )
+        sums = (torch.add(getattr(self, k), getattr(other, k), alpha=sign) for k in names)
+        return Sums(self.shift.clone(), *sums)
 
 
-def _add_second_moments(states: Tensor, second: Tensor) -> None:
-    """Add x'z of z = [x | delta], (n_tokens, 2 d), to `second`, (d, 2 d).
+def _add_second_moments(x: Tensor, delta: Tensor, second: Tensor) -> None:
+    """Add x'[x | delta] of x and delta, (n_tokens, d), to `second`, (d, 2 d), float64.
 
-    X'X is symmetric: row blocks leave out most of its lower triangle, a fifth of all the work.
+    Products are taken over few tokens at a time, since a long float32 sum loses digits. x'x is
+    symmetric: row blocks leave out most of its lower triangle.
     """
-    d = len(second)
+    d = x.shape[1]
     step = max(d // 3, 128)
-    for start in range(0, d, step):
-        rows = slice(start, min(start + step, d))
-        second[rows, start:] += states[:, rows].T @ states[:, start:]
+    xx, xd = x.new_zeros(2, d, d)
+    for a, b in zip(x.split(CHUNK), delta.split(CHUNK), strict=True):
+        for start in range(0, d, step):
+            xx[start : start + step, start:].addmm_(a[:, start : start + step].T, a[:, start:])
+        xd.addmm_(a.T, b)
+    second[:, :d] += xx
+    second[:, d:] += xd
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -70,16 +73,30 @@ def profile_of_moments(moments: StreamMoments) -> pd.DataFrame:
         `null_score`, `adjusted_score`, `heldout_score`, `heldout_no_residual` (each with `_low`
         and `_high`, a 95% t interval over folds; NaN with one fold), `n_tokens`, `d_model`.
     """
-    rows = []
-    for tokens in TOKEN_GROUPS:
-        for layer in moments.layers:
-            try:
-                scores = _scores(moments.group(layer, tokens))
-            except ValueError as error:
-                raise ValueError(f"layer {layer}, tokens '{tokens}': {error}") from error
-            position = {"layer": layer, "depth": layer / moments.n_blocks, "tokens": tokens}
-            rows.append(position | scores)
-    return pd.DataFrame(rows)
+    groups = [(layer, tokens) for tokens in TOKEN_GROUPS for layer in moments.layers]
+
+    def row(group: tuple[int, str]) -> dict[str, object]:
+        layer, tokens = group
+        try:
+            scores = _scores(moments.group(layer, tokens))
+        except ValueError as error:
+            raise ValueError(f"layer {layer}, tokens '{tokens}': {error}") from error
+        return {"layer": layer, "depth": layer / moments.n_blocks, "tokens": tokens} | scores
+
+    # Matrices of a layer are too small to keep several threads busy: solve layers side by side.
+    with _single_threaded() as n_threads, ThreadPoolExecutor(n_threads) as pool:
+        return pd.DataFrame(list(pool.map(row, groups)))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[int]:
+    """One torch thread to an operation; yields the number that there were."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield n_threads
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _scores(moments: BlockMoments) -> dict[str, float]:
@@ -106,8 +123,7 @@ def _heldout(moments: BlockMoments) -> dict[str, float]:
     pooled = (moments.heldout_score(), moments.heldout_no_residual())
     by_fold = np.array(moments.heldout_scores())  # (n_folds, 2)
     for name, value, folds in zip(names, pooled, by_fold.T, strict=True):
-        low, high = stats.t.interval(
-            CONFIDENCE, len(folds) - 1, loc=folds.mean(), scale=stats.sem(folds)
-        )
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, len(folds) - 1) * stats.sem(folds)
+        low, high = folds.mean() - half, folds.mean() + half
         scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return scores

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -86,6 +87,7 @@ def train(
         train_dataset=dataset.with_format("torch"),
         callbacks=[_Milestones(recipe.steps, tokenizer, folder)],
     )
+    trainer.remove_callback(PrinterCallback)  # losses go to losses.json
     trainer.train(resume_from_checkpoint=_last_good_checkpoint(folder / "trainer"))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
