@@ -82,11 +82,10 @@ def token_errors(
 
 def _gaussian_like(residual: Tensor, n_tokens: int, generator: torch.Generator) -> np.ndarray:
     """Norms of Gaussian draws with the mean and covariance of `residual`, (n_tokens,)."""
-    mean = residual.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov(residual.T))
-    draws = torch.randn(n_tokens, len(mean), generator=generator, dtype=residual.dtype)
-    cloud = mean + (draws * values.clamp_min(0).sqrt()) @ vectors.T
-    return cloud.norm(dim=1).numpy()
+    variances, axes = torch.linalg.eigh(torch.cov(residual.T))
+    centre = (residual.mean(0) @ axes).float()  # norms are the same in the axes of the covariance
+    draws = torch.randn(n_tokens, len(centre), generator=generator)
+    return (centre + draws * variances.clamp_min(0).sqrt().float()).norm(dim=1).double().numpy()
 
 
 def tail_statistics(error: np.ndarray) -> dict[str, float]:
