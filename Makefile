@@ -30,7 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation --editable .
 	@touch $@
@@ -43,21 +43,23 @@ all: $(READY)  ## measure everything at PROFILE from scratch, draw it, report
 measure: $(READY)  ## train what is missing, measure every figure, store the frames
 	$(BIN)/python -m linlib.experiments --profile $(PROFILE)
 
-figures: $(DRAW)  ## redraw every figure from the stored measurements
+figures: $(DRAW)  ## redraw every figure from the stored measurements; measure what is missing
 
 $(DRAW): draw-%: $(READY)
 	@mkdir -p $(RUNS)
 	$(BIN)/jupytext --quiet --to ipynb --output $(RUNS)/.$*.ipynb notebooks/$*.py
 	$(BIN)/papermill --no-progress-bar $(RUNS)/.$*.ipynb $(RUNS)/$*.ipynb -p profile $(PROFILE)
 
-report: $(READY)  ## write figures/PROFILE/README.md: figures, verdicts, provenance
+report: $(READY)  ## write figures/PROFILE/README.md: figures and provenance
 	$(BIN)/python -m linlib.report --profile $(PROFILE)
 
 smoke: $(READY)  ## the whole pipeline at the smallest scale, in a folder of its own
 	LINLIB_ROOT=$(CURDIR)/build/smoke $(MAKE) all PROFILE=smoke
 
 test: $(READY)  ## all tests, the committed notebooks among them
-	$(BIN)/python -m pytest --nbval-lax tests notebooks
+	$(BIN)/python -m pytest tests
+	rm -rf build/nbval && mkdir -p build/nbval/data && cp -R data/results build/nbval/data/
+	LINLIB_ROOT=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax notebooks
 
 lint: $(READY)  ## ruff and the format check
 	$(BIN)/ruff check .

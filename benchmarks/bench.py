@@ -22,6 +22,7 @@ from scoring import METHODS, adversarial_states, float64_svd
 from tasks import random_model, random_windows
 
 from linlib.models import residual_stream
+from linlib.store.frames import code_commit
 
 HERE = Path(__file__).parent
 THREADS = 2
@@ -46,7 +47,8 @@ def heading(device: str) -> list[str]:
         f"`make bench DEVICE={device}`, {datetime.now(UTC):%Y-%m-%d}, {THREADS} CPU threads, "
         f"{machine or platform.machine()}, Python {platform.python_version()}, torch "
         f"{torch.__version__}, transformers {version('transformers')}, llm-microscope "
-        f"{version('llm-microscope')}. Ratios are of times taken in one run, side by side.",
+        f"{version('llm-microscope')}, commit {code_commit()}. Ratios are of times taken in one "
+        "run, side by side.",
         "",
     ]
 

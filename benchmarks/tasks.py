@@ -115,8 +115,8 @@ def moments_error(shape: str, n_tokens: int, device: str, dtype: str) -> dict[st
     def add(layer: int, x: torch.Tensor, y: torch.Tensor) -> None:
         if layer in chosen:
             single, double = pairs[layer]
-            single.update(x, y - x)
-            double.update(x.double(), (y - x).double())
+            single.update(x, y.float() - x)
+            double.update(x.double(), y.double() - x)
 
     with watch_blocks(model, add):
         forward(model, random_windows(model, n_tokens))

@@ -10,9 +10,20 @@ import pandas as pd
 
 from linlib.experiments import EXPERIMENTS, obtain
 from linlib.profiles import load_profile
-from linlib.store import load_frame, root
+from linlib.store import load_frame, load_provenance, root
 
-KEYS = ("model", "protocol", "layer", "depth", "tokens", "quantity", "cloud", "error_low")
+KEYS = (
+    "model",
+    "protocol",
+    "layer",
+    "depth",
+    "tokens",
+    "quantity",
+    "cloud",
+    "error_low",
+    "window",
+    "position",
+)
 
 
 def compare_frames(stored: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
@@ -32,17 +43,15 @@ def compare_frames(stored: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
         rows.append({"column": "(rows on one side only)", "largest": unmatched})
     common = old.index.intersection(new.index)
     for column in old.select_dtypes("number").columns.intersection(new.columns):
-        moved = (old.loc[common, column] - new.loc[common, column]).abs().dropna()
+        before, after = old.loc[common, column], new.loc[common, column]
+        gone = int((before.isna() != after.isna()).sum())
+        if gone:
+            rows.append({"column": f"{column} (missing on one side)", "largest": gone})
+        moved = (before - after).abs().dropna()
         if len(moved):
-            where = moved.idxmax()
-            rows.append(
-                {
-                    "column": column,
-                    "largest": moved.max(),
-                    "median": moved.median(),
-                    "where": ", ".join(map(str, where)) if moved.max() > 0 else "",
-                }
-            )
+            where = ", ".join(map(str, moved.idxmax())) if moved.max() > 0 else ""
+            largest = {"largest": moved.max(), "median": moved.median(), "where": where}
+            rows.append({"column": column} | largest)
     return pd.DataFrame(rows)
 
 
@@ -53,15 +62,26 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         profile = load_profile(arguments.profile)
-        stored = {name: load_frame(name, profile.name) for name in EXPERIMENTS}
+        stored = {name: _all_frames(name, profile.name) for name in EXPERIMENTS}
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
     scratch = root() / "build" / "verify"
     shutil.rmtree(scratch, ignore_errors=True)
     os.environ["LINLIB_ROOT"] = str(scratch)
     for name, old in stored.items():
-        print(f"\n{name}", flush=True)
-        print(compare_frames(old, obtain(name, profile, remeasure=True)).to_string(index=False))
+        obtain(name, profile, remeasure=True)
+        for file, fresh in _all_frames(name, profile.name).items():
+            print(
+                f"\n{file}\n{compare_frames(old[file], fresh).to_string(index=False)}", flush=True
+            )
+
+
+def _all_frames(name: str, profile: str) -> dict[str, pd.DataFrame]:
+    """Every frame of an experiment, by file name."""
+    load_frame(name, profile)
+    return {
+        file: load_frame(file, profile) for file in load_provenance(name, profile)["csv_sha256"]
+    }
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import pytest
 from datasets import Dataset
 
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows, text_windows
-from linlib.corpora.pydocs import docstrings, prose_paragraphs
+from linlib.corpora.pydocs import docstrings, opening_of, prose_paragraphs
+from linlib.corpora.pydocs import load as extract_pydocs
 from linlib.models import load_tokenizer
 
 
@@ -21,16 +22,22 @@ def test_pydocs_is_a_large_corpus_of_english_prose(pydocs):
     assert sum(map(text.count, (">>>", "Parameters\n", "----"))) < 10
 
 
-def test_pydocs_splits_share_no_file_and_no_paragraph_repeats_within_one(pydocs):
+def openings(dataset):
+    return [opening_of(p) for text in dataset["text"] for p in text.split("\n\n")]
+
+
+def test_pydocs_splits_share_no_file_and_no_paragraph_opens_like_another(pydocs):
     train, heldout = pydocs["train"], pydocs["heldout"]
     assert not set(train["source"]) & set(heldout["source"])
     assert len(heldout) > 1000
-    paragraphs = [p for text in train["text"] for p in text.split("\n\n")]
-    assert len(set(paragraphs)) == len(paragraphs)
+    assert not set(openings(train)) & set(openings(heldout))
+    assert len(set(openings(train))) == len(openings(train))
 
 
-def test_pydocs_is_deterministic(pydocs):
-    again = load_corpus("pydocs", "heldout")
+def test_pydocs_extracted_again_from_nothing_is_the_same(pydocs, tmp_path, monkeypatch):
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    again = extract_pydocs("heldout")
+    assert list((tmp_path / "data" / "cache" / "pydocs").glob("*/text.parquet"))
     assert corpus_sha256(again) == corpus_sha256(pydocs["heldout"])
     assert corpus_sha256(again) != corpus_sha256(pydocs["train"])
 

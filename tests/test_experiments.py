@@ -2,13 +2,17 @@
 
 import pandas as pd
 import pytest
+import torch
+from test_models import tiny_config
+from transformers import AutoModelForCausalLM
 
 from linlib.experiments import obtain
 from linlib.experiments.registry import EXPERIMENTS
 from linlib.experiments.subjects import Measurement
-from linlib.profiles import load_profile
+from linlib.models import load_tokenizer
+from linlib.profiles import HubModel, load_profile
 from linlib.report import write_report
-from linlib.store import load_provenance, results_folder, save_frame
+from linlib.store import load_provenance, results_folder, save_frames
 from linlib.verify import compare_frames
 
 
@@ -45,6 +49,16 @@ def test_a_stored_frame_without_provenance_is_not_passed_over(counted):
     assert obtain("fig0_counted", profile, remeasure=True)["value"].item() == 2
 
 
+def test_a_failed_measurement_leaves_nothing(counted, monkeypatch):
+    def fail(profile):
+        raise ValueError("layer 3: NaN or infinite values")
+
+    monkeypatch.setitem(EXPERIMENTS, "fig0_counted", fail)
+    with pytest.raises(ValueError, match="layer 3"):
+        obtain("fig0_counted", load_profile("smoke"))
+    assert not results_folder("smoke").exists()
+
+
 def test_an_unknown_experiment_is_refused():
     with pytest.raises(ValueError, match="unknown experiment 'fig99'.*fig1_linearity_profiles"):
         obtain("fig99", load_profile("smoke"))
@@ -58,6 +72,35 @@ def test_the_report_tells_where_numbers_come_from(counted):
     assert "## fig0_counted" in text and "seeds [0]" in text and "sha256 000000000000" in text
 
 
+@pytest.mark.parametrize("layers_per_pass", [None, 2])
+def test_hub_models_go_through_every_experiment(
+    tmp_path, monkeypatch, tokenizer_folder, layers_per_pass
+):
+    """A profile of pretrained models, with folders in the place of hub ids."""
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    tokenizer = load_tokenizer(tokenizer_folder)
+    names = ("gpt2", "llama")
+    for name in names:
+        config = tiny_config(name)
+        config.vocab_size = len(tokenizer)
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    tiny = load_profile("smoke")
+    settings = tiny.measure.model_copy(update={"layers_per_pass": layers_per_pass})
+    hub = [
+        HubModel(id=str(tmp_path / name), label=name, bos_token="<|eos|>", pad_token="<|pad|>")
+        for name in names
+    ]
+    changes = {"zoo": None, "hub_models": hub, "dtype": "bfloat16", "measure": settings}
+    profile = tiny.model_copy(update={"name": "hub", **changes})
+    for name in EXPERIMENTS:
+        frame = obtain(name, profile)
+        assert set(frame["model"]) == set(names) and set(frame["layer"]) == {1, 2, 3}
+    stored = list((tmp_path / "data" / "cache" / "moments").glob("*/*.safetensors"))
+    assert bool(stored) == (layers_per_pass is None)
+
+
 def test_verify_says_what_moved_and_where():
     stored = pd.DataFrame({"model": ["a", "a", "b"], "layer": [1, 2, 1], "score": [0.1, 0.2, 0.3]})
     same = compare_frames(stored, stored.sample(frac=1, random_state=0))
@@ -65,6 +108,8 @@ def test_verify_says_what_moved_and_where():
     moved = stored.assign(score=[0.1, 0.25, 0.3])
     row = compare_frames(stored, moved).iloc[0]
     assert row["largest"] == pytest.approx(0.05) and row["where"] == "a, 2"
+    lost = compare_frames(stored, stored.assign(score=[0.1, None, 0.3]))
+    assert lost.iloc[0].to_dict()["column"] == "score (missing on one side)"
     fewer = compare_frames(stored, stored[:2])
     assert fewer.iloc[0].to_dict() | {"median": 0, "where": 0} == {
         "column": "(rows on one side only)", "largest": 1, "median": 0, "where": 0,
@@ -73,8 +118,8 @@ def test_verify_says_what_moved_and_where():
 
 def test_a_saved_frame_can_be_reported_without_figures(tmp_path, monkeypatch):
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
-    save_frame(
-        pd.DataFrame({"x": [1]}), "fig0", "tiny",
+    save_frames(
+        {"": pd.DataFrame({"x": [1]})}, "fig0", "tiny",
         {"seeds": [1], "device": "cpu", "wall_seconds": 1,
          "corpus": {"name": "c", "split": "heldout", "sha256": "f" * 64}},
     )  # fmt: skip

@@ -1,5 +1,9 @@
 """The engine against float64 references, closed forms and identities."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -137,16 +141,36 @@ def test_direct_score_of_rank_deficient_float64_states(defect):
     assert linearity_score(x, delta) == pytest.approx(svd_score(x, delta), abs=1e-9)
 
 
-def test_a_global_bfloat16_matmul_setting_cannot_spoil_the_moments():
-    x, delta = adversarial_states(0, rotated=True)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        moments = moments_of(x, delta, batch=2048)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert moments.linearity_no_residual() == pytest.approx(svd_score(x, delta), abs=1e-5)
+LOW_PRECISION = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_linearity import adversarial_states, moments_of, svd_score
+{setting}
+x, delta = adversarial_states(0, rotated=True)
+error = abs(moments_of(x, delta, batch=2048).linearity_no_residual() - svd_score(x, delta))
+assert error < 1e-5, error
+assert {setting_kept}
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "setting_kept"),
+    [
+        (
+            "torch.set_float32_matmul_precision('medium')",
+            "torch.get_float32_matmul_precision() == 'medium'",
+        ),
+        (
+            "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+            "torch.backends.mkldnn.matmul.fp32_precision == 'bf16'",
+        ),
+    ],
+)
+def test_a_session_that_allows_bfloat16_products_cannot_spoil_the_moments(setting, setting_kept):
+    code = LOW_PRECISION.format(setting=setting, setting_kept=setting_kept)
+    here = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_moments_merge_and_subtract_whatever_their_shifts():
@@ -235,6 +259,14 @@ def test_moments_survive_a_round_trip_through_safetensors(tmp_path):
     assert BlockMoments.load(tmp_path / "empty.safetensors").n_tokens == 0
 
 
+def test_an_empty_update_changes_nothing():
+    x, delta = block_states()
+    moments = BlockMoments(32)
+    moments.update(x[:0], delta[:0])
+    moments.update(x, delta)
+    assert moments.linearity_score() == moments_of(x, delta, batch=2000).linearity_score()
+
+
 def test_scores_follow_an_update():
     x, delta = block_states()
     moments = moments_of(x[:1000], delta[:1000])
@@ -258,6 +290,13 @@ def test_too_few_tokens_are_refused_with_the_number_needed():
         BlockMoments(4).null_score()
 
 
+def test_too_few_tokens_for_held_out_scores_name_the_number_needed():
+    moments = moments_of(gaussian(40, 32), gaussian(40, 32, 1), n_folds=4, batch=10)
+    message = "40 tokens in 4 folds leave 30 to fit a 32-dimensional map.*more than 42.*n_folds=1"
+    with pytest.raises(ValueError, match=message):
+        moments.heldout_score()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_states_are_refused_and_leave_the_moments_as_they_were(value):
     x, delta = block_states()
@@ -266,8 +305,10 @@ def test_non_finite_states_are_refused_and_leave_the_moments_as_they_were(value)
     bad = delta.clone()
     bad[3, 3] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
-        moments.update(x, bad)
+        moments.update(x.repeat(4, 1), torch.cat([delta, delta, delta, bad]))
     assert moments.n_tokens == 2000 and moments.linearity_score() == before
+    del moments.__dict__["_centred"]  # what was kept from before the update
+    assert moments.linearity_score() == before
     with pytest.raises(ValueError, match="y holds NaN or infinite"):
         linearity_score(x, bad)
 
@@ -281,7 +322,11 @@ def test_zero_variance_is_refused():
     with pytest.raises(ValueError, match="input has zero variance"):
         moments_of(constant, gaussian(100, 8)).linearity_score()
     with pytest.raises(ValueError, match="contribution delta has zero variance"):
-        moments_of(gaussian(100, 8), 0 * constant).linearity_no_residual()
+        moments_of(gaussian(100, 8), constant).linearity_no_residual()
+    for seed in range(12):  # rounding leaves some variance of y, never the same
+        x = gaussian(300, 8, seed)
+        with pytest.raises(ValueError, match="output y has zero variance"):
+            moments_of(x, 7.7 - x).linearity_score()
 
 
 def test_misuse_is_named():

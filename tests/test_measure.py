@@ -111,9 +111,43 @@ def test_moments_survive_a_folder(tmp_path, model, windows):
     assert loaded.group(2).heldout_score() == moments.group(2).heldout_score()
 
 
-def test_a_bfloat16_model_is_measured(windows):
-    frame = linearity_profile(tiny_model("gpt2").bfloat16(), windows)
-    assert frame["linearity_score"].between(0, 1).all()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_stream_is_measured_with_its_own_digits_kept(windows, dtype):
+    model = tiny_model("llama").to(dtype)
+    frame = linearity_profile(model, windows)
+    stream = [states.flatten(0, 1).double() for states in stream_of(model, windows)]
+    for layer in (1, 2, 3):
+        expected = linearity_score(stream[layer - 1], stream[layer] - stream[layer - 1])
+        assert at(frame, layer)["linearity_no_residual"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "bloom", "gptj"])
+def test_left_padding_does_not_move_positions(name, windows):
+    model = tiny_model(name)
+    padding = torch.zeros(24, 4, dtype=torch.long)
+    left = torch.cat([padding, windows], dim=1)
+    mask = torch.cat([padding, torch.ones_like(windows)], dim=1)
+    plain, padded = linearity_profile(model, windows), linearity_profile(model, left, mask)
+    pd.testing.assert_frame_equal(plain, padded, rtol=1e-3)
+
+
+def test_a_batch_without_a_token_of_some_group_is_no_trouble(model, windows):
+    mask = torch.ones_like(windows)
+    mask[0, 1:] = 0  # the first window holds one token, so nothing but a first position
+    frame = linearity_profile(model, windows, mask, batch_size=1, n_folds=2)
+    assert at(frame, 1, "no first position")["n_tokens"] == 23 * 15
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_measurements_on_cuda_agree_with_the_cpu(windows):
+    model = tiny_model("llama")
+    cpu = linearity_profile(model, windows), stream_norms(model, windows)
+    model = model.cuda()
+    cuda = linearity_profile(model, windows.cuda()), stream_norms(model, windows.cuda())
+    for ours, theirs in zip(cuda, cpu, strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
+    maps = {2: collect_moments(model, windows.cuda()).group(2).linear_map()}
+    assert token_errors(model, maps, windows.cuda())[2].error.shape == (24 * 16,)
 
 
 def test_norms_match_a_plain_computation(model, windows):
@@ -141,16 +175,18 @@ def test_token_errors_are_those_of_the_map(model, windows):
     x, y = stream_of(model, other)[1:3]
     expected = (linear_map(x) - y).norm(dim=-1).flatten()
     np.testing.assert_allclose(errors.error, expected, rtol=1e-3)
-    assert errors.is_first.sum() == 24 and len(errors.without_first().error) == 24 * 15
     assert errors.place[17].tolist() == [1, 1]
+    rest = token_errors(model, {2: linear_map}, other, skip_first=True)[2]
+    inside = errors.place[:, 1] > 0
+    np.testing.assert_array_equal(rest.place, errors.place[inside])
+    np.testing.assert_allclose(rest.error, errors.error[inside], rtol=1e-6)
 
 
 def test_the_gaussian_null_has_the_spread_of_the_residuals():
     model = tiny_model("gpt2")
     windows = torch.randint(3, 64, (200, 16), generator=torch.Generator().manual_seed(6))
     maps = {2: collect_moments(model, windows).group(2).linear_map()}
-    errors = token_errors(model, maps, windows)[2].without_first()
-    again = token_errors(model, maps, windows)[2].without_first()
+    errors, again = (token_errors(model, maps, windows, skip_first=True)[2] for _ in range(2))
     np.testing.assert_array_equal(errors.gaussian, again.gaussian)
     rms = [np.sqrt((part**2).mean()) for part in (errors.error, errors.gaussian)]
     assert rms[1] == pytest.approx(rms[0], rel=0.05)
@@ -175,7 +211,7 @@ def test_worst_tokens_are_named_with_what_stands_before(model, windows, tokenize
     worst = errors.error.reshape(24, 16)
     first = frame.iloc[0]
     assert worst[first["window"], first["position"]] == worst.max()
-    assert first["token"] == tokenizer.decode(windows[first["window"], first["position"]])
+    assert first["token"] == repr(tokenizer.decode(windows[first["window"], first["position"]]))
     assert frame["error"].is_monotonic_decreasing
 
 

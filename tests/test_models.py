@@ -1,5 +1,6 @@
 """Every architecture, on a tiny random config: where the blocks are and what the stream is."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -220,6 +221,21 @@ def test_block_indices_are_checked():
         replace_blocks(model, {1: torch.tanh, range(0, 2): torch.tanh}).__enter__()
     with pytest.raises(ValueError, match="non-empty range of step 1"):
         replace_blocks(model, {range(2, 2): torch.tanh}).__enter__()
+
+
+def test_a_missing_cuda_device_is_named(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    tiny_model("gpt2").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="device 'cuda' was asked for, but torch finds no CUDA"):
+        load_model(tmp_path, device="cuda")
+
+
+def test_block_indices_of_numpy_are_indices():
+    model = tiny_model("llama")
+    with torch.no_grad(), skip_blocks(model, np.array([1])):
+        stream = residual_stream(model, tokens())
+    assert torch.equal(stream[1], stream[2])
 
 
 def test_a_tokenizer_role_must_be_in_the_vocabulary(tokenizer_folder):

@@ -9,6 +9,7 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 
 from linlib.store import (
     build_once,
@@ -18,8 +19,10 @@ from linlib.store import (
     recipe_key,
     results_folder,
     root,
-    save_frame,
+    save_frames,
 )
+from linlib.store.frames import code_commit, write_atomically
+from linlib.store.paths import REPOSITORY
 
 
 @pytest.fixture
@@ -32,13 +35,18 @@ def frame():
     return pd.DataFrame({"model": ["a", "b"], "score": [0.123456789, 1.0]})
 
 
+def saved():
+    save_frames({"": frame()}, "fig0_test", "tiny", {})
+    return results_folder("tiny") / "fig0_test.csv"
+
+
 def test_a_frame_comes_back_as_it_was_saved(home):
-    save_frame(frame(), "fig0_test", "tiny", {"seed": 0})
+    save_frames({"": frame()}, "fig0_test", "tiny", {"seed": 0})
     pd.testing.assert_frame_equal(load_frame("fig0_test", "tiny"), frame())
     record = load_provenance("fig0_test", "tiny")
     assert record["seed"] == 0 and record["profile"] == "tiny"
-    assert record["packages"]["torch"] == "2.13.0" or "torch" in record["packages"]
-    assert {"commit", "measured_at", "python", "csv_sha256"} <= set(record)
+    assert record["packages"]["torch"] == torch.__version__
+    assert {"commit", "measured_at", "python", "machine", "csv_sha256"} <= set(record)
     assert sorted(p.name for p in results_folder("tiny").iterdir()) == [
         "fig0_test.csv",
         "fig0_test.json",
@@ -46,10 +54,27 @@ def test_a_frame_comes_back_as_it_was_saved(home):
 
 
 def test_the_same_frame_makes_the_same_bytes(home):
-    path = save_frame(frame(), "fig0_test", "tiny", {})
-    first = path.read_bytes()
-    save_frame(frame(), "fig0_test", "tiny", {"other": 1})
-    assert path.read_bytes() == first
+    first = saved().read_bytes()
+    save_frames({"": frame()}, "fig0_test", "tiny", {"other": 1})
+    assert saved().read_bytes() == first
+
+
+def test_text_that_looks_like_a_missing_value_stays_text(home):
+    told = pd.DataFrame({"token": ["nan", "None", "NULL"], "value": [1.0, None, 2.0]})
+    save_frames({"": told}, "fig0_test", "tiny", {})
+    loaded = load_frame("fig0_test", "tiny")
+    assert loaded["token"].tolist() == ["nan", "None", "NULL"]
+    assert loaded["value"].isna().tolist() == [False, True, False]
+
+
+def test_the_commit_is_marked_where_the_code_differs_from_it():
+    record = code_commit()
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "--", "linlib", "pyproject.toml", "requirements.lock"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert record.endswith("+changes") == bool(dirty)
+    assert len(record.removesuffix("+changes")) == 12
 
 
 def test_without_the_variable_the_root_is_the_repository(monkeypatch):
@@ -135,17 +160,35 @@ def test_a_killed_build_leaves_only_a_partial_folder_and_no_lock(home):
 
 
 def test_a_csv_without_provenance_is_refused(home):
-    path = save_frame(frame(), "fig0_test", "tiny", {})
+    path = saved()
     path.with_suffix(".json").unlink()
     with pytest.raises(ValueError, match=r"fig0_test\.csv has no provenance.*make all PROFILE=tin"):
         load_frame("fig0_test", "tiny")
 
 
 def test_an_edited_csv_is_refused(home):
-    path = save_frame(frame(), "fig0_test", "tiny", {})
+    path = saved()
     path.write_text(path.read_text().replace("0.123", "0.999"))
     with pytest.raises(ValueError, match="not the file that its provenance describes"):
         load_frame("fig0_test", "tiny")
+
+
+def test_a_set_of_frames_that_a_kill_left_half_new_is_refused(home, monkeypatch):
+    more = {"": frame(), "_more": frame()}
+    save_frames(more, "fig0_test", "tiny", {})
+    newer = {name: part.assign(score=0.5) for name, part in more.items()}
+
+    def cut_off(path, text):
+        write_atomically(path, text)
+        if path.name == "fig0_test_more.csv":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("linlib.store.frames.write_atomically", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        save_frames(newer, "fig0_test", "tiny", {})
+    for name in ("fig0_test", "fig0_test_more"):
+        with pytest.raises(ValueError, match="a measurement was cut off; measure again"):
+            load_frame(name, "tiny")
 
 
 def test_a_frame_never_measured_says_how_to(home):

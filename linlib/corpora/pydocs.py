@@ -68,8 +68,14 @@ def load(split: str) -> Dataset:
 
 
 def _extract(files: list[tuple[str, Path]], split: str, folder: Path) -> None:
-    chosen = [item for item in files if _is_held_out(item[0]) == (split == "heldout")]
-    Dataset.from_list(list(_documents(chosen))).to_parquet(folder / "text.parquet")
+    """Write one split; nothing that is held out may open like a training paragraph."""
+    parts = {True: [], False: []}
+    for name, path in files:
+        parts[_is_held_out(name)].append((name, path))
+    seen: set[str] = set()
+    heldout = list(_documents(parts[True], seen))
+    documents = heldout if split == "heldout" else list(_documents(parts[False], seen))
+    Dataset.from_list(documents).to_parquet(folder / "text.parquet")
 
 
 def source_files() -> list[tuple[str, Path]]:
@@ -94,19 +100,22 @@ def _is_held_out(name: str) -> bool:
     return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
-def _documents(files: list[tuple[str, Path]]) -> Iterator[dict[str, str]]:
-    """One document a docstring, without paragraphs that were seen before."""
-    seen = set()
+def _documents(files: list[tuple[str, Path]], seen: set[str]) -> Iterator[dict[str, str]]:
+    """One document a docstring, without paragraphs whose opening was seen before."""
     for name, path in tqdm(files, "pydocs: reading", unit="file"):
         for docstring in docstrings(path.read_text(encoding="utf-8", errors="replace")):
             new = []
             for paragraph in prose_paragraphs(docstring):
-                opening = " ".join(_WORD.findall(paragraph.lower())[:OPENING_WORDS])
-                if opening not in seen:
+                if (opening := opening_of(paragraph)) not in seen:
                     seen.add(opening)
                     new.append(paragraph)
             if new:
                 yield {"text": "\n\n".join(new), "source": name}
+
+
+def opening_of(paragraph: str) -> str:
+    """The first words of a paragraph; near-copies share them."""
+    return " ".join(_WORD.findall(paragraph.lower())[:OPENING_WORDS])
 
 
 def docstrings(source: str) -> Iterator[str]:

@@ -7,17 +7,19 @@ import pandas as pd
 
 from linlib.experiments.subjects import (
     Measurement,
+    Subject,
+    each,
     heldout_windows,
-    opened,
+    moments_by_layers,
     provenance,
-    stored_moments,
     subjects,
 )
 from linlib.measure import TokenErrors, tail_statistics, token_errors, worst_tokens
-from linlib.measure.batches import TOKEN_GROUPS
+from linlib.measure.batches import TOKEN_GROUPS, choose_layers
 from linlib.profiles import Profile
 
 BIN_WIDTH = 0.1  # multiples of the layer's rms error
+MOST_LAYERS = 8  # looked at in one model, spread over its depth
 
 
 def measure(profile: Profile) -> Measurement:
@@ -27,17 +29,34 @@ def measure(profile: Profile) -> Measurement:
     statistics of the tails ("_statistics") and the worst tokens ("_tokens").
     """
     everyone = subjects(profile)
+    histograms, statistics, tokens = zip(*each(profile, everyone, _tails), strict=True)
+    frames = {
+        "": _named_first(pd.concat(histograms, ignore_index=True)),
+        "_statistics": _named_first(pd.concat(statistics, ignore_index=True)),
+        "_tokens": _named_first(pd.concat(tokens, ignore_index=True)),
+    }
+    return Measurement(frames, provenance(profile, everyone))
+
+
+def _tails(profile: Profile, subject: Subject) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Histograms, statistics and worst tokens of one model."""
+    model, tokenizer = subject.open(profile)
+    fitting, looking = heldout_windows(profile, tokenizer)
+    layers = choose_layers(model, None)
+    layers = layers[:: -(-len(layers) // MOST_LAYERS)]
     histograms, statistics, tokens = [], [], []
-    for subject, model, tokenizer in opened(profile, everyone):
-        fitting, looking = heldout_windows(profile, tokenizer)
-        moments = stored_moments(profile, subject, model, fitting)
+    for moments in moments_by_layers(profile, subject, model, fitting, layers):
         for group in TOKEN_GROUPS:
             maps = {layer: moments.group(layer, group).linear_map() for layer in moments.layers}
             found = token_errors(
-                model, maps, looking, batch_size=profile.measure.batch_size, seed=profile.seed
+                model,
+                maps,
+                looking,
+                skip_first=group != "all",
+                batch_size=profile.measure.batch_size,
+                seed=profile.seed,
             )
             for layer, errors in found.items():
-                errors = errors if group == "all" else errors.without_first()
                 where = {
                     "model": subject.name,
                     "layer": layer,
@@ -45,14 +64,9 @@ def measure(profile: Profile) -> Measurement:
                     "tokens": group,
                 }
                 histograms.append(_histogram(errors).assign(**where))
-                statistics.append(where | _statistics(errors))
+                statistics.append(pd.DataFrame([_statistics(errors)]).assign(**where))
                 tokens.append(worst_tokens(errors, looking, tokenizer).assign(**where))
-    frames = {
-        "": _named_first(pd.concat(histograms, ignore_index=True)),
-        "_statistics": pd.DataFrame(statistics),
-        "_tokens": _named_first(pd.concat(tokens, ignore_index=True)),
-    }
-    return Measurement(frames, provenance(profile, everyone))
+    return pd.concat(histograms), pd.concat(statistics), pd.concat(tokens)
 
 
 def _histogram(errors: TokenErrors) -> pd.DataFrame:

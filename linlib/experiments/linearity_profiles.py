@@ -8,13 +8,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from linlib.corpora import load_corpus, text_windows
 from linlib.experiments.subjects import (
     Measurement,
+    Subject,
+    each,
     heldout_windows,
-    opened,
+    moments_by_layers,
     provenance,
-    stored_moments,
     subjects,
 )
 from linlib.measure import linearity_profile, profile_of_moments
+from linlib.measure.batches import choose_layers
 from linlib.models import position_limit
 from linlib.profiles import Profile
 
@@ -25,16 +27,21 @@ def measure(profile: Profile) -> Measurement:
     `protocol` is "stream" (packed windows, states before the final norm) or "official" (windows
     of 512 characters, the last state after the final norm, as in the authors' code).
     """
-    everyone, frames = subjects(profile), []
-    for subject, model, tokenizer in opened(profile, everyone):
-        windows, _ = heldout_windows(profile, tokenizer)
-        stream = profile_of_moments(stored_moments(profile, subject, model, windows))
-        official = _official(profile, model, tokenizer)
-        for protocol, frame in (("stream", stream), ("official", official)):
-            frames.append(frame.assign(model=subject.name, protocol=protocol))
-    frame = pd.concat(frames, ignore_index=True)
+    everyone = subjects(profile)
+    frame = pd.concat(each(profile, everyone, _profiles), ignore_index=True)
     order = ["model", "protocol", *frame.columns.drop(["model", "protocol"])]
     return Measurement({"": frame[order]}, provenance(profile, everyone))
+
+
+def _profiles(profile: Profile, subject: Subject) -> pd.DataFrame:
+    model, tokenizer = subject.open(profile)
+    windows, _ = heldout_windows(profile, tokenizer)
+    layers = choose_layers(model, None)
+    passes = moments_by_layers(profile, subject, model, windows, layers)
+    stream = pd.concat([profile_of_moments(moments) for moments in passes])
+    stream = stream.sort_values(["tokens", "layer"]).assign(protocol="stream")
+    official = _official(profile, model, tokenizer).assign(protocol="official")
+    return pd.concat([stream, official]).assign(model=subject.name)
 
 
 def _official(

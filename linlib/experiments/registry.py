@@ -10,7 +10,7 @@ import pandas as pd
 from linlib.experiments import error_tails, linearity_profiles, norms
 from linlib.experiments.subjects import Measurement
 from linlib.profiles import Profile
-from linlib.store import load_frame, save_frame
+from linlib.store import load_frame, save_frames
 
 EXPERIMENTS: dict[str, Callable[[Profile], Measurement]] = {
     "fig1_linearity_profiles": linearity_profiles.measure,
@@ -41,6 +41,5 @@ def obtain(name: str, profile: Profile, remeasure: bool = False) -> pd.DataFrame
     started = time.monotonic()
     measured = EXPERIMENTS[name](profile)
     provenance = {**measured.provenance, "wall_seconds": round(time.monotonic() - started, 1)}
-    for suffix, frame in measured.frames.items():
-        save_frame(frame, name + suffix, profile.name, provenance)
+    save_frames(measured.frames, name, profile.name, provenance)
     return load_frame(name, profile.name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -16,10 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows
 from linlib.measure import StreamMoments, collect_moments
-from linlib.models import load_model, load_tokenizer
-from linlib.pretrain import train_zoo
+from linlib.models import load_config, load_model, load_tokenizer
+from linlib.pretrain import has_fast_bf16, train_zoo
 from linlib.profiles import HubModel, Profile
-from linlib.store import build_once
+from linlib.store import build_once, code_digest
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,13 @@ class Subject:
     source: str | Path
     settings: HubModel | None = None
 
-    def model(self, profile: Profile) -> PreTrainedModel:
-        """Open it; models that the profile trained are measured in float32."""
-        if self.settings is None:
-            return load_model(self.source, device=profile.device)
-        dtype = getattr(torch, profile.dtype)
-        return load_model(self.source, self.settings.revision, dtype, profile.device)
-
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Open its tokenizer."""
+    def open(self, profile: Profile) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Open model and tokenizer; what the profile trained itself is measured in float32."""
         hub = self.settings
         if hub is None:
-            return load_tokenizer(self.source)
-        return load_tokenizer(self.source, hub.revision, hub.bos_token, hub.pad_token)
+            return load_model(self.source, device=profile.device), load_tokenizer(self.source)
+        model = load_model(self.source, hub.revision, getattr(torch, profile.dtype), profile.device)
+        return model, load_tokenizer(self.source, hub.revision, hub.bos_token, hub.pad_token)
 
 
 @dataclass(frozen=True)
@@ -72,19 +69,25 @@ def subjects(profile: Profile) -> list[Subject]:
             label = f"{NAMES[trained.name]} ({profile.name})"
             found.append(Subject(label, f"zoo/{trained.folder.name}", trained.folder))
     for hub in profile.hub_models:
-        found.append(Subject(hub.label, f"{hub.id}@{hub.revision or 'main'}", hub.id, hub))
+        found.append(Subject(hub.label, f"{hub.id}@{_commit(hub)}", hub.id, hub))
     return sorted(found, key=lambda subject: subject.name)
 
 
-def opened(
-    profile: Profile, everyone: Sequence[Subject]
-) -> Iterator[tuple[Subject, PreTrainedModel, PreTrainedTokenizerBase]]:
-    """Open one model after the other, and free each before the next."""
+def _commit(hub: HubModel) -> str:
+    """The commit that a hub model's revision stands for now; a folder's name stands for itself."""
+    config = load_config(hub.id, hub.revision)
+    return getattr(config, "_commit_hash", None) or hub.revision or "local"
+
+
+def each(
+    profile: Profile, everyone: Sequence[Subject], measure: Callable[[Profile, Subject], Result]
+) -> list[Result]:
+    """Measure one subject after the other; each model is freed before the next is opened."""
+    results = []
     for subject in tqdm(everyone, "models", unit="model"):
-        model = subject.model(profile)
-        yield subject, model, subject.tokenizer()
-        del model
+        results.append(measure(profile, subject))
         gc.collect()
+    return results
 
 
 def heldout_windows(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor, Tensor]:
@@ -96,26 +99,40 @@ def heldout_windows(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> tup
     return windows[: settings.n_windows], windows[settings.n_windows :]
 
 
-def stored_moments(
-    profile: Profile, subject: Subject, model: PreTrainedModel, windows: Tensor
-) -> StreamMoments:
-    """The moments of a model over windows: collected once, shared by every figure."""
+def moments_by_layers(
+    profile: Profile, subject: Subject, model: PreTrainedModel, windows: Tensor, layers: list[int]
+) -> Iterator[StreamMoments]:
+    """Collect the moments of some layers, `layers_per_pass` of them at a time.
+
+    A model small enough for one pass has its moments stored, and every figure shares them. Of a
+    large one they would fill the disk: they are collected anew, and only one pass's are in memory.
+    """
     settings = profile.measure
+    options = {"n_folds": settings.n_folds, "batch_size": settings.batch_size}
+    at_once = settings.layers_per_pass
+    if at_once is not None:
+        for start in range(0, len(layers), at_once):
+            chosen = layers[start : start + at_once]
+            yield collect_moments(model, windows, layers=chosen, progress=True, **options)
+        return
     recipe = {
         "model": subject.identity,
-        "dtype": profile.dtype,
         "device": profile.device,
         "windows": hashlib.sha256(windows.numpy().tobytes()).hexdigest(),
-        "n_folds": settings.n_folds,
-        "batch_size": settings.batch_size,
+        "code": code_digest("linearity", "measure", "models"),
+        **options,
     }
-
-    def build(folder: Path) -> None:
-        collect_moments(
-            model, windows, n_folds=settings.n_folds, batch_size=settings.batch_size
-        ).save(folder)
-
-    return StreamMoments.load(build_once("moments", recipe, build))
+    folder = build_once(
+        "moments",
+        recipe,
+        lambda folder: collect_moments(model, windows, **options).save(folder),
+    )
+    moments = StreamMoments.load(folder)
+    yield StreamMoments(
+        moments.n_blocks,
+        {layer: moments.first[layer] for layer in layers},
+        {layer: moments.rest[layer] for layer in layers},
+    )
 
 
 def provenance(profile: Profile, everyone: Sequence[Subject]) -> dict[str, object]:
@@ -125,6 +142,7 @@ def provenance(profile: Profile, everyone: Sequence[Subject]) -> dict[str, objec
         "parameters": profile.model_dump(exclude={"name", "description", "hub_models"}),
         "seeds": [profile.seed],
         "models": {subject.name: subject.identity for subject in everyone},
+        "bf16_training": bool(profile.zoo) and has_fast_bf16(profile.device),
         "corpus": {
             "name": profile.corpus,
             "split": "heldout",

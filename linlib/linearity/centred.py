@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from linlib.linearity.maps import FLOAT32_CUTOFF, GramFactor, factorise, require_tokens
+from linlib.linearity.maps import FLOAT32_CUTOFF, GramFactor, factorise
 from linlib.linearity.sums import Sums
 
 FLOAT32_EPSILON = torch.finfo(torch.float32).eps
@@ -27,6 +27,7 @@ class Centred:
         xd: X'D, shape (d, d).
         dd: ||D||_F^2.
         floor: variance of x, as a sum of squares, that float32 rounding alone can leave, (d,).
+        delta_floor: the same of D, all dimensions together.
     """
 
     n: int
@@ -36,6 +37,7 @@ class Centred:
     xd: Tensor
     dd: float
     floor: Tensor
+    delta_floor: float
 
     @classmethod
     def of(
@@ -66,6 +68,7 @@ class Centred:
             dd=(energy + n * mean[d:].square().sum()).item(),
             floor=FLOAT32_EPSILON
             * torch.maximum(FLOAT32_EPSILON * n * mean_z[:d].square(), raw.diagonal()),
+            delta_floor=(FLOAT32_EPSILON**2 * n * mean_z[d:].square().sum()).item(),
         )
 
     @property
@@ -94,16 +97,17 @@ class Centred:
         return self.factor.solve(self.xd)
 
     def positive_output_energy(self) -> float:
-        """||Y||_F^2, refused where y does not vary."""
-        return _positive(self.output_energy, "output y")
+        """||Y||_F^2, refused where y does not vary beyond the rounding of X + D."""
+        floor = FLOAT32_EPSILON * (self.stream_energy + self.dd)
+        return _above(self.output_energy, floor, "output y")
 
     def positive_delta_energy(self) -> float:
         """||D||_F^2, refused where delta does not vary."""
-        return _positive(self.dd, "contribution delta")
+        return _above(self.dd, self.delta_floor, "contribution delta")
 
 
-def _positive(energy: float, name: str) -> float:
-    if energy <= 0:
+def _above(energy: float, floor: float, name: str) -> float:
+    if energy <= floor:
         raise ValueError(f"the {name} has zero variance over the tokens, so its score is undefined")
     return energy
 
@@ -129,9 +133,20 @@ def heldout_terms(sums: Sums) -> list[tuple[float, float, float]]:
     for fold in filled:
         train = Centred.of(sums, [other for other in filled if other != fold])
         test = Centred.of(sums, [fold], about=train)
-        require_tokens(train.n, len(train.mean_x))
+        _require_training_tokens(train, int(sums.count.sum()), len(filled))
         weight = train.weight
         # ||D - X A||^2 = ||D||^2 - 2 <X'D, A> + <A, X'X A>: also the error of Y, as Y = X + D.
         error = test.dd - 2 * (weight * test.xd).sum() + (weight * (test.xx @ weight)).sum()
         terms.append((error.item(), test.output_energy, test.dd))
     return terms
+
+
+def _require_training_tokens(train: Centred, n_tokens: int, n_folds: int) -> None:
+    d = len(train.mean_x)
+    if train.n <= d:
+        needed = d * n_folds // (n_folds - 1)
+        raise ValueError(
+            f"{n_tokens} tokens in {n_folds} folds leave {train.n} to fit a {d}-dimensional map "
+            f"on, and more than {d} are needed; give more than {needed} tokens in folds of equal "
+            "size, or n_folds=1 for no held-out score"
+        )

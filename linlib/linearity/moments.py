@@ -47,7 +47,7 @@ class BlockMoments:
 
         Raises:
             ValueError: shapes disagree, the fold does not exist, or a value is NaN or infinite
-                (those tokens are then left out).
+                (none of these tokens is then added).
         """
         if x.shape != delta.shape or x.shape[-1] != self.d_model:
             raise ValueError(
@@ -56,19 +56,24 @@ class BlockMoments:
             )
         if not 0 <= fold < self.n_folds:
             raise ValueError(f"fold {fold} does not exist: these moments have {self.n_folds} folds")
+        if x.numel() == 0:
+            return
         x, delta = x.reshape(-1, self.d_model), delta.reshape(-1, self.d_model)
         precision = torch.promote_types(x.dtype, torch.float32)
-        for chunk in zip(x.split(PIECE), delta.split(PIECE), strict=True):
-            x, delta = (states.to(precision) for states in chunk)
-            if self._sums is None:
-                sums = Sums.zeros(torch.cat([x.mean(0), delta.mean(0)]).float(), self.n_folds)
-            else:
-                sums = self._sums
-            shift_x, shift_delta = sums.shift.to(precision).chunk(2)
-            sums.add(x - shift_x, delta - shift_delta, fold)
-            self._sums = sums
+        x, delta = x.to(precision), delta.to(precision)
+        mean = torch.cat([x.mean(0), delta.mean(0)])
+        if not bool(torch.isfinite(mean).all()):
+            raise ValueError(
+                f"NaN or infinite values among {len(x)} tokens; load the model in float32 or "
+                "bfloat16, or look for the input that makes it overflow"
+            )
+        if self._sums is None:
+            self._sums = Sums.zeros(mean.float(), self.n_folds)
         for derived in ("_centred", "_heldout_terms"):
             self.__dict__.pop(derived, None)
+        shift_x, shift_delta = self._sums.shift.to(precision).chunk(2)
+        for a, b in zip(x.split(PIECE), delta.split(PIECE), strict=True):
+            self._sums.add(a - shift_x, b - shift_delta, fold)
 
     def __add__(self, other: BlockMoments) -> BlockMoments:
         """Moments of the union of two disjoint token sets."""
@@ -84,8 +89,8 @@ class BlockMoments:
             return self._with(self._sums.copy() if self._sums else None)
         if self._sums is None or bool((other._sums.count > self._sums.count).any()):
             raise ValueError(
-                f"cannot take {other.n_tokens} tokens out of {self.n_tokens}: in every fold, "
-                "subtract only moments that were added before"
+                f"cannot take {other.n_tokens} tokens out of {self.n_tokens}: subtract only what "
+                "was added before, fold by fold"
             )
         return self._with(self._sums.plus(other._sums, sign=-1))
 
@@ -106,7 +111,10 @@ class BlockMoments:
         """Number of tokens seen."""
         return 0 if self._sums is None else int(self._sums.count.sum().item())
 
-    # Solved once and kept until the next update.
+    @property
+    def device(self) -> torch.device:
+        """Where the moments live."""
+        return torch.device("cpu") if self._sums is None else self._sums.second.device
 
     @cached_property
     def _centred(self) -> Centred:
@@ -167,15 +175,12 @@ class BlockMoments:
     def heldout_scores(self) -> list[tuple[float, float]]:
         """(with, without residual) score on each fold of the map fitted on all the others.
 
-        Out of sample, the variance is taken about the training mean, so that a map that
-        generalises worse than a constant scores below 0.
+        The variance is taken about the training mean: worse than a constant scores below 0.
 
         Raises:
             ValueError: fewer than two folds hold tokens, or the others are too few to fit on.
         """
-        return [
-            (1 - error / output, 1 - error / delta) for error, output, delta in self._heldout_terms
-        ]
+        return [(1 - error / out, 1 - error / delta) for error, out, delta in self._heldout_terms]
 
     def heldout_score(self) -> float:
         """Held-out linearity score with residual, pooled over folds."""

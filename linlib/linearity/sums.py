@@ -45,20 +45,10 @@ class Sums:
         return cls(shift, *(shift.new_zeros(shape) for shape in shapes))
 
     def add(self, x: Tensor, delta: Tensor, fold: int) -> None:
-        """Add tokens: x and delta less the shift, both (n_tokens, d).
-
-        Raises:
-            ValueError: a value is not finite; the sums are then as they were.
-        """
-        first = torch.cat([x.sum(0), delta.sum(0)]).double()
-        if not bool(torch.isfinite(first).all()):
-            raise ValueError(
-                f"NaN or infinite values among {len(x)} tokens; load the model in float32 or "
-                "bfloat16, or look for the input that makes it overflow"
-            )
+        """Add tokens: x and delta less the shift, both (n_tokens, d)."""
         self.count[fold] += len(x)
-        self.first[fold] += first
-        self.delta_energy[fold] += delta.square().sum().double()
+        self.first[fold] += torch.cat([x.sum(0), delta.sum(0)])
+        self.delta_energy[fold] += delta.square().sum()
         with _full_float32():
             _add_second_moments(x, delta, self.second[fold])
 
@@ -112,9 +102,12 @@ def _add_second_moments(x: Tensor, delta: Tensor, second: Tensor) -> None:
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """Multiply in true float32, also where the session allows TF32 or bfloat16 products."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

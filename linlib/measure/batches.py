@@ -18,7 +18,7 @@ TOKEN_GROUPS = ("all", "no first position")
 def check_windows(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None
 ) -> Tensor:
-    """Return the mask as booleans, all True where none was given.
+    """Return the mask as booleans on the CPU, all True where none was given.
 
     Raises:
         ValueError: shapes disagree, windows are longer than the model takes, token ids are not in
@@ -38,13 +38,13 @@ def check_windows(
             f"vocabulary of {vocabulary}; use the tokenizer that belongs to the model"
         )
     if attention_mask is None:
-        return torch.ones_like(input_ids, dtype=torch.bool)
+        return torch.ones(input_ids.shape, dtype=torch.bool)
     if attention_mask.shape != input_ids.shape:
         raise ValueError(
             f"attention_mask {tuple(attention_mask.shape)} must have the shape of input_ids "
             f"{tuple(input_ids.shape)}"
         )
-    mask = attention_mask.bool()
+    mask = attention_mask.bool().cpu()
     if not bool(mask.any(1).all()):
         empty = (~mask.any(1)).nonzero()[0].item()
         raise ValueError(f"window {empty} holds no token: its attention mask is all zero")

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -112,10 +113,12 @@ def collect_moments(
         if after_final_norm and layer == n_blocks:
             y = final_states(model, y)
         fold = sum(batch.start >= border for border in borders)
-        delta = y - x
         for group, members in ((moments.first, first[batch]), (moments.rest, rest[batch])):
             members = members.to(x.device)
-            group[layer].update(x[members], delta[members], fold)  # (n_tokens, d_model)
+            inputs, outputs = x[members], y[members]  # (n_tokens, d_model)
+            # A difference of half-precision states needs more digits than they have.
+            precision = torch.promote_types(inputs.dtype, torch.float32)
+            group[layer].update(inputs, outputs.to(precision) - inputs, fold)
 
     rest = mask & ~first
     batches = list(contiguous_batches(len(input_ids), batch_size, n_folds))

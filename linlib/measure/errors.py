@@ -24,21 +24,14 @@ class TokenErrors:
 
     Attributes:
         error: ||map(h_{l-1}) - h_l||_2 of every token, (n_tokens,).
-        gaussian: the same number of errors drawn from a Gaussian with the residual's mean and
-            covariance: the tail that any cloud of this shape would have.
-        is_first: the token is the first of its window, (n_tokens,).
+        gaussian: as many errors drawn from a Gaussian with the mean and covariance of the same
+            residuals: the tail that any cloud of this shape would have.
         place: (window, position) of every token, (n_tokens, 2).
     """
 
     error: np.ndarray
     gaussian: np.ndarray
-    is_first: np.ndarray
     place: np.ndarray
-
-    def without_first(self) -> TokenErrors:
-        """The same without the first token of every window."""
-        kept = ~self.is_first
-        return TokenErrors(*(part[kept] for part in vars(self).values()))
 
 
 def token_errors(
@@ -47,6 +40,7 @@ def token_errors(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
+    skip_first: bool = False,
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[int, TokenErrors]:
@@ -57,35 +51,51 @@ def token_errors(
         maps: layer (1..L) -> map from h_{l-1} to h_l, fitted on *other* tokens.
         input_ids: token ids, (n_windows, length).
         attention_mask: 1 for tokens, 0 for padding.
+        skip_first: leave out the first token of every window.
         batch_size: windows in one forward pass.
         seed: of the Gaussian draws.
     """
     mask = check_windows(model, input_ids, attention_mask)
-    residuals: dict[int, list[Tensor]] = {layer: [] for layer in maps}
+    counted = mask & ~first_positions(mask) if skip_first else mask
+    residuals = {layer: _Residuals() for layer in maps}
 
     def keep(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
         if layer in maps:
-            members = mask[batch].to(x.device)
-            residuals[layer].append((maps[layer](x[members].double()) - y[members].double()).cpu())
+            members = counted[batch].to(x.device)
+            residuals[layer].add(maps[layer](x[members].double()) - y[members].double())
 
     batches = list(contiguous_batches(len(input_ids), batch_size))
     run_windows(model, input_ids, mask, batches, keep)
-    place, is_first = mask.nonzero().numpy(), first_positions(mask)[mask].numpy()
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for layer, parts in residuals.items():
-        residual = torch.cat(parts)  # (n_tokens, d_model)
-        gaussian = _gaussian_like(residual[~torch.from_numpy(is_first)], len(residual), generator)
-        found[layer] = TokenErrors(residual.norm(dim=1).numpy(), gaussian, is_first, place)
-    return found
+    place, generator = counted.nonzero().numpy(), torch.Generator().manual_seed(seed)
+    return {
+        layer: TokenErrors(torch.cat(found.norms).numpy(), found.gaussian(generator), place)
+        for layer, found in residuals.items()
+    }
 
 
-def _gaussian_like(residual: Tensor, n_tokens: int, generator: torch.Generator) -> np.ndarray:
-    """Norms of Gaussian draws with the mean and covariance of `residual`, (n_tokens,)."""
-    variances, axes = torch.linalg.eigh(torch.cov(residual.T))
-    centre = (residual.mean(0) @ axes).float()  # norms are the same in the axes of the covariance
-    draws = torch.randn(n_tokens, len(centre), generator=generator)
-    return (centre + draws * variances.clamp_min(0).sqrt().float()).norm(dim=1).double().numpy()
+class _Residuals:
+    """Norms of residuals, and the sums that their mean and covariance follow from."""
+
+    def __init__(self) -> None:
+        self.norms: list[Tensor] = []
+        self.first: Tensor | float = 0.0
+        self.second: Tensor | float = 0.0
+
+    def add(self, residual: Tensor) -> None:
+        """Add residuals, (n_tokens, d_model), float64."""
+        self.norms.append(residual.norm(dim=1).cpu())
+        self.first = self.first + residual.sum(0)
+        self.second = self.second + residual.T @ residual
+
+    def gaussian(self, generator: torch.Generator) -> np.ndarray:
+        """Norms of as many Gaussian draws with the same mean and covariance, (n_tokens,)."""
+        n = sum(map(len, self.norms))
+        mean = self.first / n
+        variances, axes = torch.linalg.eigh(self.second / n - torch.outer(mean, mean))
+        centre = (mean @ axes).float().cpu()  # norms are the same in the covariance's own axes
+        spread = variances.clamp_min(0).sqrt().float().cpu()
+        draws = torch.randn(n, len(centre), generator=generator)
+        return (centre + draws * spread).norm(dim=1).double().numpy()
 
 
 def tail_statistics(error: np.ndarray) -> dict[str, float]:
@@ -121,8 +131,8 @@ def worst_tokens(
     """The tokens with the largest errors, with what stands before them.
 
     Returns:
-        Columns `error` (multiple of the rms), `token`, `before` (up to `context` tokens),
-        `window`, `position`.
+        Columns `error` (multiple of the rms), `token` and `before` (up to `context` tokens), both
+        quoted, `window`, `position`.
     """
     rms = np.sqrt((errors.error**2).mean())
     rows = []
@@ -132,8 +142,8 @@ def worst_tokens(
         rows.append(
             {
                 "error": errors.error[index] / rms,
-                "token": tokenizer.decode(ids[position]),
-                "before": tokenizer.decode(ids[max(position - context, 0) : position]),
+                "token": repr(tokenizer.decode(ids[position])),
+                "before": repr(tokenizer.decode(ids[max(position - context, 0) : position])),
                 "window": window,
                 "position": position,
             }

@@ -83,8 +83,10 @@ def profile_of_moments(moments: StreamMoments) -> pd.DataFrame:
             raise ValueError(f"layer {layer}, tokens '{tokens}': {error}") from error
         return {"layer": layer, "depth": layer / moments.n_blocks, "tokens": tokens} | scores
 
-    # Matrices of a layer are too small to keep several threads busy: solve layers side by side.
-    with _single_threaded() as n_threads, ThreadPoolExecutor(n_threads) as pool:
+    # Matrices of a layer are too small to keep several threads of a CPU busy: solve layers side
+    # by side there. An accelerator is kept busy by one, and has no memory to spare for more.
+    on_cpu = all(group.device.type == "cpu" for group in moments.rest.values())
+    with _single_threaded() as n_threads, ThreadPoolExecutor(n_threads if on_cpu else 1) as pool:
         return pd.DataFrame(list(pool.map(row, groups)))
 
 
@@ -124,6 +126,5 @@ def _heldout(moments: BlockMoments) -> dict[str, float]:
     by_fold = np.array(moments.heldout_scores())  # (n_folds, 2)
     for name, value, folds in zip(names, pooled, by_fold.T, strict=True):
         half = stats.t.ppf((1 + CONFIDENCE) / 2, len(folds) - 1) * stats.sem(folds)
-        low, high = folds.mean() - half, folds.mean() + half
-        scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        scores |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
     return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from operator import index
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -45,9 +46,9 @@ def replace_blocks(model: PreTrainedModel, maps: Mapping[int | range, StateMap])
         for config in (model.config, getattr(model, "generation_config", None)):
             if config is not None:
                 restore.enter_context(_attribute(config, "use_cache", False))
-        for index, state_map in stand_ins.items():
+        for block, state_map in stand_ins.items():
             forward = _forward_of(state_map, returns_tuple)
-            restore.enter_context(_attribute(decoder_blocks(model)[index], "forward", forward))
+            restore.enter_context(_attribute(decoder_blocks(model)[block], "forward", forward))
         yield
 
 
@@ -59,17 +60,17 @@ def _stand_ins(maps: Mapping[int | range, StateMap], n_blocks: int) -> dict[int,
     """One map per block: the first block of a run carries the run's map, the rest are skipped."""
     stand_ins: dict[int, StateMap] = {}
     for key, state_map in maps.items():
-        run = range(key, key + 1) if isinstance(key, int) else key
+        run = key if isinstance(key, range) else range(index(key), index(key) + 1)
         if len(run) == 0 or run.step != 1:
             raise ValueError(f"a run of blocks must be a non-empty range of step 1, got {run}")
-        for index in run:
-            if not 0 <= index < n_blocks:
+        for block in run:
+            if not 0 <= block < n_blocks:
                 raise IndexError(
-                    f"block {index} does not exist: this model has blocks 0 .. {n_blocks - 1}"
+                    f"block {block} does not exist: this model has blocks 0 .. {n_blocks - 1}"
                 )
-            if index in stand_ins:
-                raise ValueError(f"block {index} is named twice in {list(maps)}")
-            stand_ins[index] = state_map if index == run.start else _identity
+            if block in stand_ins:
+                raise ValueError(f"block {block} is named twice in {list(maps)}")
+            stand_ins[block] = state_map if block == run.start else _identity
     return stand_ins
 
 

@@ -9,6 +9,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -32,16 +33,18 @@ def load_model(
 
     Raises:
         FileNotFoundError: neither a folder nor a model that the hub has.
-        ValueError: an encoder, an encoder-decoder, or an architecture that linlib does not know.
+        ValueError: an encoder, an encoder-decoder, an architecture that linlib does not know, or
+            a CUDA device where there is none.
     """
-    name = _folder_or_hub_id(name_or_path)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except OSError as error:
-        raise FileNotFoundError(_not_found("model", name, revision, error)) from error
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device '{device}' was asked for, but torch finds no CUDA device here; use "
+            "device='cpu', or a profile for the CPU such as 'tiny'"
+        )
+    config = load_config(name_or_path, revision)
     architecture_of(config)
     model = AutoModelForCausalLM.from_pretrained(
-        name,
+        _folder_or_hub_id(name_or_path),
         revision=revision,
         config=config,
         dtype=dtype,
@@ -49,6 +52,15 @@ def load_model(
         trust_remote_code=False,
     )
     return model.to(device).eval()
+
+
+def load_config(name_or_path: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """Open a model's config without its weights; errors as `load_model`."""
+    name = _folder_or_hub_id(name_or_path)
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except OSError as error:
+        raise FileNotFoundError(_not_found("model", name, revision, error)) from error
 
 
 def load_tokenizer(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -77,9 +78,15 @@ def run_backbone(
     """One forward pass without the head; returns the last hidden state, after the final norm."""
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
+    options = {}
+    padded_left = not bool(attention_mask[:, 0].all())
+    if padded_left and "position_ids" in signature(model.base_model.forward).parameters:
+        positions = (attention_mask.long().cumsum(1) - 1).clamp_min(0)  # counted from 1st token
+        options["position_ids"] = positions.to(model.device)
     output = model.base_model(
         input_ids=input_ids.to(model.device),
         attention_mask=attention_mask.to(model.device),
         use_cache=False,
+        **options,
     )
     return output.last_hidden_state

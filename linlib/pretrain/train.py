@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from transformers.trainer_utils import get_last_checkpoint, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from linlib.pretrain.progress import report_progress
+
+LOSSES_FILE = "losses.json"  # written last: a folder that has it is finished
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,15 @@ def train(
         tokenizer: saved beside the weights.
         folder: where everything goes.
     """
+    if (folder / LOSSES_FILE).exists():
+        return  # finished, and killed before anybody took note
     disable_progress_bar()  # of transformers, for every file saved: the runs share one bar
     set_seed(recipe.seed)
     # At the zoo's short windows the plain attention trains faster on a CPU than the fused one.
     attention = "eager" if recipe.device == "cpu" else "sdpa"
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     milestones = folder / "checkpoints"
-    if not milestones.exists():
+    if not (milestones / "step0").exists():
         _save_milestone(model, tokenizer, milestones / "step0")
     dataset = Dataset.from_dict({"input_ids": windows.numpy(), "labels": windows.numpy()})
     trainer = Trainer(
@@ -92,7 +97,10 @@ def train(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
-    (folder / "losses.json").write_text(json.dumps(losses, indent=1))
+    temporary = folder / f".{LOSSES_FILE}"
+    temporary.write_text(json.dumps(losses, indent=1))
+    temporary.replace(folder / LOSSES_FILE)
+    shutil.rmtree(folder / "trainer")  # optimiser states: only an unfinished run needs them
 
 
 def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
@@ -119,13 +127,13 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
 
 
 def _last_good_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint; one that a kill tore apart is put aside."""
+    """The newest complete checkpoint; one that a kill tore apart is removed."""
     while folder.is_dir() and (path := get_last_checkpoint(str(folder))) is not None:
         try:
             json.loads((Path(path) / "trainer_state.json").read_text())  # the Trainer's last file
             return path
         except (FileNotFoundError, json.JSONDecodeError):
-            Path(path).rename(folder / f"torn-{Path(path).name}")
+            shutil.rmtree(path)
     return None
 
 

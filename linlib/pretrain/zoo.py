@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from linlib.models import load_tokenizer
 from linlib.pretrain.progress import shared_progress
 from linlib.pretrain.train import Recipe, has_fast_bf16, train
 from linlib.profiles import Profile, ZooSettings
-from linlib.store import artefact_folder, build_once, partial_folder
+from linlib.store import artefact_folder, build_once, code_digest, partial_folder
 
 WINDOWS_FILE = "windows.safetensors"
 
@@ -141,6 +142,9 @@ def train_zoo(profile: Profile) -> list[TrainedModel]:
             "config": config.to_diff_dict() | {"transformers_version": None},
             "corpus": text.sha256,
             "recipe": asdict(recipe),
+            "code": code_digest("pretrain/train.py"),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
         }
         jobs[kind] = (config, text, recipe, settings)
     missing = {k: job for k, job in jobs.items() if not artefact_folder("model", job[-1]).is_dir()}

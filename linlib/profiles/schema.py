@@ -70,6 +70,8 @@ class MeasureSettings(_Settings):
     """Folds of the held-out score."""
     official_windows: PositiveInt
     """Windows of 512 characters under the official protocol."""
+    layers_per_pass: PositiveInt | None = None
+    """Layers whose moments are in memory at once (each takes 32 n_folds d^2 bytes); None: all."""
 
 
 class Profile(_Settings):

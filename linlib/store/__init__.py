@@ -1,12 +1,19 @@
 """Where results and artefacts live: frames with provenance, and a cache keyed by recipe."""
 
-from linlib.store.artefacts import artefact_folder, build_once, partial_folder, recipe_key
-from linlib.store.frames import load_frame, load_paper, load_provenance, save_frame
+from linlib.store.artefacts import (
+    artefact_folder,
+    build_once,
+    code_digest,
+    partial_folder,
+    recipe_key,
+)
+from linlib.store.frames import load_frame, load_paper, load_provenance, save_frames
 from linlib.store.paths import cache_folder, figures_folder, results_folder, root
 
 __all__ = [
     "artefact_folder",
     "build_once",
+    "code_digest",
     "cache_folder",
     "figures_folder",
     "load_frame",
@@ -16,5 +23,5 @@ __all__ = [
     "recipe_key",
     "results_folder",
     "root",
-    "save_frame",
+    "save_frames",
 ]

@@ -9,12 +9,25 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from linlib.store.paths import cache_folder
+from linlib.store.paths import REPOSITORY, cache_folder
 
 
 def recipe_key(recipe: Mapping[str, object]) -> str:
     """Hash of everything that makes an artefact; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_digest(*parts: str) -> str:
+    """Digest of the source of some modules or packages of linlib, e.g. "linearity".
+
+    In a recipe, it makes an artefact of older code another artefact.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        path = REPOSITORY / "linlib" / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def build_once(kind: str, recipe: Mapping[str, object], build: Callable[[Path], object]) -> Path:

@@ -13,64 +13,81 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
-from linlib.store.paths import REPOSITORY, results_folder
+from linlib.store.paths import REPOSITORY, cache_folder, results_folder
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pandas", "scikit-learn")
 
 
-def save_frame(
-    frame: pd.DataFrame, name: str, profile: str, provenance: Mapping[str, object]
-) -> Path:
-    """Write `data/results/<profile>/<name>.csv` and its provenance, both atomically.
+def save_frames(
+    frames: Mapping[str, pd.DataFrame], name: str, profile: str, provenance: Mapping[str, object]
+) -> None:
+    """Write the frames of one figure to `data/results/<profile>/`, each with its provenance.
+
+    A figure's frames are one measurement: the main one is written last and records the digests
+    of all, so that `load_frame` refuses a set that a kill left half old and half new.
 
     Args:
-        frame: tidy, one row an observation.
+        frames: by the suffix of their file name; "" is the main one.
         name: file name without its ending, e.g. "fig1_linearity_profiles".
         profile: the profile that measured it.
         provenance: what the measurement knows: parameters, seeds, models, corpus, wall time.
-            Package versions, commit, machine and the CSV's digest are added here.
-
-    Returns:
-        The path of the CSV.
+            Package versions, commit, machine and digests are added here.
     """
-    path = results_folder(profile) / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    folder = results_folder(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        name + suffix: frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+        for suffix, frame in frames.items()
+    }
     record = {
         "name": name,
         "profile": profile,
         **provenance,
         "packages": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
-        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "commit": code_commit(),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "csv_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "csv_sha256": {file: _sha256(text.encode()) for file, text in texts.items()},
     }
-    # Provenance first: a kill in between leaves an old CSV whose digest does not fit, which
-    # load_frame refuses, and never a CSV without provenance.
-    write_atomically(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_atomically(path, text)
-    return path
+    with FileLock(_lock_of(folder, name)):
+        for file in sorted(texts, key=lambda file: file == name):  # the main frame last
+            write_atomically(folder / f"{file}.json", json.dumps(record, indent=1) + "\n")
+            write_atomically(folder / f"{file}.csv", texts[file])
 
 
 def load_frame(name: str, profile: str) -> pd.DataFrame:
-    """Read a frame that `save_frame` wrote.
+    """Read a frame that `save_frames` wrote.
 
     Raises:
         FileNotFoundError: it was never measured.
-        ValueError: its provenance is missing, or the CSV is not the one that was measured.
+        ValueError: its provenance is missing, or a CSV is not the one that was measured.
     """
     path = results_folder(profile) / f"{name}.csv"
     if not path.exists():
         raise FileNotFoundError(f"{path} was never measured; run `make all PROFILE={profile}`")
-    record = load_provenance(name, profile)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != record.get("csv_sha256"):
-        raise ValueError(
-            f"{path} is not the file that its provenance describes: it was edited, or a "
-            f"measurement was cut off; measure again with `make all PROFILE={profile}`"
-        )
-    return pd.read_csv(path)
+    with FileLock(_lock_of(path.parent, load_provenance(name, profile)["name"])):
+        record = load_provenance(name, profile)
+        for file, digest in record["csv_sha256"].items():
+            beside = path.with_name(f"{file}.csv")
+            if not beside.exists() or _sha256(beside.read_bytes()) != digest:
+                raise ValueError(
+                    f"{beside} is not the file that its provenance describes: it was edited, or a "
+                    f"measurement was cut off; measure again with `make all PROFILE={profile}`"
+                )
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def _lock_of(folder: Path, name: str) -> str:
+    lock = cache_folder() / "locks" / folder.name / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return str(lock)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_provenance(name: str, profile: str) -> dict[str, object]:
@@ -100,16 +117,18 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _commit() -> str:
-    """The git commit of the code, with "+changes" where the working tree differs from it."""
+def code_commit() -> str:
+    """The git commit of the code, with "+changes" where the code in use differs from it."""
+    code = ("linlib", "pyproject.toml", "requirements.lock")
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        return f"{commit}+changes" if _git("status", "--porcelain", "--", *code) else commit
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return described.stdout.strip()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
