@@ -75,7 +75,8 @@ notebooks: $(EXECUTE)  ## execute the committed notebooks again, from the stored
 
 $(EXECUTE): execute-%: $(READY)
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/$*.py
-	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/$*.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False notebooks/$*.ipynb
 
 lab: $(READY)  ## open the notebooks
 	$(BIN)/jupyter lab notebooks
