@@ -11,7 +11,6 @@ NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/[0-9]*.py))))
 DRAW      := $(addprefix draw-,$(NOTEBOOKS))
 EXECUTE   := $(addprefix execute-,$(NOTEBOOKS))
 
-export PYTHONDONTWRITEBYTECODE := 1
 export TOKENIZERS_PARALLELISM := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1

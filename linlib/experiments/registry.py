@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from linlib.experiments import error_tails, linearity_profiles, norms
-from linlib.experiments.subjects import Measurement
 from linlib.profiles import Profile
 from linlib.store import load_frame, save_frames
 
-EXPERIMENTS: dict[str, Callable[[Profile], Measurement]] = {
-    "fig1_linearity_profiles": linearity_profiles.measure,
-    "fig3_norms": norms.measure,
-    "fig9_error_tails": error_tails.measure,
+if TYPE_CHECKING:
+    from linlib.experiments.subjects import Measurement
+
+Experiment = Callable[[Profile], "Measurement"]
+
+
+def _measured_by(module: str) -> Experiment:
+    """`measure` of a module of this package, imported when it is called.
+
+    Whoever only draws stored frames does not wait for the libraries that measuring needs.
+    """
+
+    def measure(profile: Profile) -> Measurement:
+        return import_module(f"linlib.experiments.{module}").measure(profile)
+
+    return measure
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "fig1_linearity_profiles": _measured_by("linearity_profiles"),
+    "fig3_norms": _measured_by("norms"),
+    "fig9_error_tails": _measured_by("error_tails"),
 }
 
 
