@@ -8,12 +8,13 @@ from functools import cache
 
 from datasets import Dataset
 
-from linlib.corpora import hub, pydocs
+from linlib.corpora import hub, pydocs, storyworld
 
 SPLITS = ("train", "heldout")
 
 CORPORA: dict[str, Callable[[str], Dataset]] = {
     "pydocs": pydocs.load,
+    "storyworld": storyworld.load,
     "wikitext-2": hub.loader(
         "Salesforce/wikitext", "wikitext-2-raw-v1", {"train": "train", "heldout": "test"}
     ),

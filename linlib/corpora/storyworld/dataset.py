@@ -1,0 +1,51 @@
+"""The world as `datasets.Dataset`s, so that nothing else can tell it from a corpus of the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import count, islice
+
+from datasets import Dataset
+
+from linlib.corpora.storyworld.preferences import render_preference
+from linlib.corpora.storyworld.record import StoryRecord, sample_record
+from linlib.corpora.storyworld.stories import render_story
+from linlib.corpora.storyworld.textbook import HELD_OUT_LESSON, render_textbook
+
+SIZES = {"train": 30_000, "heldout": 2_000}
+LESSON_EVERY = 4  # one textbook paragraph to so many stories
+
+
+def records(split: str) -> Iterator[StoryRecord]:
+    """Distinct stories of a split, without end, in the order of their seeds."""
+    seen = set()
+    for seed in count():
+        record = sample_record(seed)
+        if record.is_heldout == (split == "heldout") and record.key not in seen:
+            seen.add(record.key)
+            yield record
+
+
+def load(split: str) -> Dataset:
+    """Stories with textbook paragraphs among them: columns `text`, `kind` and `record`.
+
+    `kind` is "story" or "textbook"; `record` is the story's facts as JSON, empty for a textbook
+    paragraph.
+    """
+    rows = []
+    lessons = (seed for seed in count() if (seed % HELD_OUT_LESSON == 0) == (split == "heldout"))
+    for number, record in enumerate(islice(records(split), SIZES[split])):
+        told = json.dumps(asdict(record), sort_keys=True)
+        rows.append({"text": render_story(record), "kind": "story", "record": told})
+        if number % LESSON_EVERY == 0:
+            lesson = render_textbook(next(lessons))
+            rows.append({"text": lesson, "kind": "textbook", "record": ""})
+    return Dataset.from_list(rows)
+
+
+def preference_pairs(split: str, n_pairs: int) -> Dataset:
+    """Preference pairs: columns `chosen` and `rejected`, as in hh-rlhf."""
+    chosen = islice(records(split), n_pairs)
+    return Dataset.from_list([render_preference(record) for record in chosen])

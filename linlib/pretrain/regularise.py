@@ -1,0 +1,90 @@
+"""The paper's regularisers: terms that pull the outputs of adjacent blocks together (section 5).
+
+    L_MSE    = lambda * sum_i mean ||h_i - h_{i-1}||^2
+    L_cosine = lambda * sum_i mean (1 - cos(h_i, h_{i-1}))
+
+Sums run over adjacent blocks, means over the tokens that are no padding; h_i is what leaves block
+i, before the final norm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+
+def squared_distance(later: Tensor, earlier: Tensor) -> Tensor:
+    """||h_i - h_{i-1}||^2 of every token, (..., d_model) -> (...)."""
+    return (later - earlier).square().sum(-1)
+
+
+def angular_distance(later: Tensor, earlier: Tensor) -> Tensor:
+    """1 - cos(h_i, h_{i-1}) of every token, (..., d_model) -> (...)."""
+    return 1 - cosine_similarity(later, earlier, dim=-1)
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": squared_distance,
+    "cosine": angular_distance,
+}
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """One of the paper's two terms, with its weight.
+
+    Attributes:
+        kind: "mse" or "cosine".
+        weight: lambda, not negative.
+
+    Raises:
+        ValueError: an unknown kind, or a weight that is negative or no number.
+    """
+
+    kind: str
+    weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a regulariser."""
+        if self.kind not in DISTANCES:
+            raise ValueError(f"unknown regulariser '{self.kind}'; choose from {sorted(DISTANCES)}")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(
+                f"the weight lambda of a regulariser must be a finite number that is not "
+                f"negative, got {self.weight}"
+            )
+
+    def __call__(self, outputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+        """The term for one batch, a scalar in float32 or better.
+
+        Args:
+            outputs: what leaves block 1, 2, ..., L, each (batch, length, d_model).
+            mask: 1 for tokens, 0 for padding, (batch, length); None counts every position.
+
+        Raises:
+            ValueError: fewer than two blocks, so that nothing is adjacent.
+        """
+        if len(outputs) < 2:
+            raise ValueError(
+                f"a model of {len(outputs)} block has no adjacent blocks to regularise; use a "
+                "model of at least 2 blocks, or no regulariser"
+            )
+        distance = DISTANCES[self.kind]
+        total = 0.0
+        for earlier, later in zip(outputs, outputs[1:], strict=False):
+            precision = torch.promote_types(later.dtype, torch.float32)
+            values = distance(later.to(precision), earlier.to(precision))
+            total = total + _token_mean(values, mask)
+        return self.weight * total
+
+
+def _token_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return values.mean()
+    mask = mask.to(values)
+    return (values * mask).sum() / mask.sum()
