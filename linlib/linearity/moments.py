@@ -12,9 +12,7 @@ from torch import Tensor
 
 from linlib.linearity.centred import Centred, heldout_terms
 from linlib.linearity.maps import LinearMap, require_tokens
-from linlib.linearity.sums import Sums
-
-PIECE = 4096  # tokens summed in float32 before they are added to the float64 sums
+from linlib.linearity.sums import Sums, shifted_pieces
 
 
 class BlockMoments:
@@ -59,21 +57,12 @@ class BlockMoments:
         if x.numel() == 0:
             return
         x, delta = x.reshape(-1, self.d_model), delta.reshape(-1, self.d_model)
-        precision = torch.promote_types(x.dtype, torch.float32)
-        x, delta = x.to(precision), delta.to(precision)
-        mean = torch.cat([x.mean(0), delta.mean(0)])
-        if not bool(torch.isfinite(mean).all()):
-            raise ValueError(
-                f"NaN or infinite values among {len(x)} tokens; load the model in float32 or "
-                "bfloat16, or look for the input that makes it overflow"
-            )
-        if self._sums is None:
-            self._sums = Sums.zeros(mean.float(), self.n_folds)
+        shift, pieces = shifted_pieces(x, delta, None if self._sums is None else self._sums.shift)
+        self._sums = self._sums or Sums.zeros(shift, self.n_folds)
         for derived in ("_centred", "_heldout_terms"):
             self.__dict__.pop(derived, None)
-        shift_x, shift_delta = self._sums.shift.to(precision).chunk(2)
-        for a, b in zip(x.split(PIECE), delta.split(PIECE), strict=True):
-            self._sums.add(a - shift_x, b - shift_delta, fold)
+        for piece in pieces:
+            self._sums.add(*piece, fold)
 
     def __add__(self, other: BlockMoments) -> BlockMoments:
         """Moments of the union of two disjoint token sets."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024  # tokens in one float32 product
+PIECE = 4096  # tokens whose products are summed in float32, before the float64 sums
 
 
 @dataclass
@@ -44,10 +45,10 @@ class Sums:
         shapes = ((n_folds,), (n_folds, width), (n_folds, width // 2, width), (n_folds,))
         return cls(shift, *(shift.new_zeros(shape) for shape in shapes))
 
-    def add(self, x: Tensor, delta: Tensor, fold: int) -> None:
-        """Add tokens: x and delta less the shift, both (n_tokens, d)."""
+    def add(self, x: Tensor, delta: Tensor, first: Tensor, fold: int) -> None:
+        """Add tokens: x and delta less the shift, both (n_tokens, d), and their sum, (2 d,)."""
         self.count[fold] += len(x)
-        self.first[fold] += torch.cat([x.sum(0), delta.sum(0)])
+        self.first[fold] += first
         self.delta_energy[fold] += delta.square().sum()
         with _full_float32():
             _add_second_moments(x, delta, self.second[fold])
@@ -80,6 +81,38 @@ class Sums:
         names = [field.name for field in fields(Sums)][1:]
         sums = (torch.add(getattr(self, k), getattr(other, k), alpha=sign) for k in names)
         return Sums(self.shift.clone(), *sums)
+
+
+def shifted_pieces(
+    x: Tensor, delta: Tensor, shift: Tensor | None
+) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+    """Prepare an update, so that a value that is not finite is found before anything is added.
+
+    Args:
+        x: what enters a block, (n_tokens, d).
+        delta: what it adds, (n_tokens, d).
+        shift: about which the sums are kept, (2 d,); None takes the mean of the first piece.
+
+    Returns:
+        The shift, and pieces (x, delta, sum over tokens), less the shift, for `Sums.add`.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    precision, pieces = torch.promote_types(x.dtype, torch.float32), []
+    for part in zip(x.split(PIECE), delta.split(PIECE), strict=True):
+        x, delta = (states.to(precision) for states in part)
+        if shift is None:
+            shift = torch.cat([x.mean(0), delta.mean(0)]).float()
+        shift_x, shift_delta = shift.to(precision).chunk(2)
+        x, delta = x - shift_x, delta - shift_delta
+        pieces.append((x, delta, torch.cat([x.sum(0), delta.sum(0)])))
+    if not all(bool(torch.isfinite(first).all()) for _, _, first in pieces):
+        raise ValueError(
+            "NaN or infinite values among the states; load the model in float32 or bfloat16, or "
+            "look for the input that makes it overflow"
+        )
+    return shift, pieces
 
 
 def _add_second_moments(x: Tensor, delta: Tensor, second: Tensor) -> None:
