@@ -39,5 +39,5 @@ def test_every_task_runs_on_a_small_model(tasks):
     common = {"shape": "small", "n_tokens": 2048, "device": "cpu", "dtype": "bfloat16"}
     times = tasks.profile_against_forward(repeats=1, **common)
     assert 0 < times["forward"][0] < times["profile"][0]
-    assert tasks.profile_memory(**common)["peak_memory_mib"] > 0
+    assert times["peak_memory_mib"] > 0
     assert tasks.moments_error(**common)["largest_error"] < 1e-5
