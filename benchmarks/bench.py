@@ -132,8 +132,8 @@ def profile_section(shape: str, sizes: dict[int, int], device: str, dtype: str) 
         f"{shape}-shaped random model, {dtype}. The profile is `linearity_profile` with its "
         "defaults: forward pass without the head, moments of all blocks with first positions "
         "apart, 4 folds, and every score solved. Medians over "
-        f"{', '.join(map(str, sizes.values()))} repeats, in turn with the bare forward pass; peak memory is "
-        "that of the process which ran both.",
+        f"{', '.join(map(str, sizes.values()))} repeats, in turn with the bare forward pass; peak "
+        "memory is that of the process which ran both.",
         "",
         "| tokens | forward, s | profile, s | ratio | tokens/s | peak memory, MiB |",
         "|---:|---:|---:|---:|---:|---:|",
