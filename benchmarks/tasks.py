@@ -80,7 +80,7 @@ def score_states(method: str, states: str) -> dict[str, object]:
     score = METHODS[method]()
     with safe_open(states, framework="pt") as file:
         names = sorted(file.keys())
-        layers = [file.get_tensor(name) for name in names]
+        layers = [file.get_tensor(name).clone() for name in names]  # out of the mapped file
     _reset_peak()
     before = peak_memory("cpu")
     scores, seconds = [], 0.0
