@@ -17,7 +17,9 @@ from linlib.corpora.storyworld import (
     sample_record,
 )
 from linlib.corpora.storyworld.dataset import records
-from linlib.corpora.storyworld.facts import KINDS, NAMES, OBSTACLES, SKILLS, THINGS
+from linlib.corpora.storyworld.facts import KINDS, SKILLS, THINGS
+from linlib.corpora.storyworld.obstacles import OBSTACLES
+from linlib.corpora.storyworld.words import NAMES
 
 SAMPLE_SHA256 = "2741782e73a92326c5bf73d7697fd7ebf667dec698751e24a2ba1c8774f8bab5"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from linlib.corpora.storyworld import facts
+from linlib.corpora.storyworld.obstacles import OBSTACLES
 from linlib.corpora.storyworld.record import StoryRecord
 from linlib.corpora.storyworld.stories import a, capitalised
 
@@ -17,7 +18,7 @@ def render_preference(record: StoryRecord) -> dict[str, str]:
     the world tells which is which.
     """
     rng = Random(f"preference {record.style}")
-    obstacle = facts.OBSTACLES[record.obstacle]
+    obstacle = OBSTACLES[record.obstacle]
     able = [k for k in facts.KINDS.values() if k.skills[0] == obstacle.skill]
     unable = [k for k in facts.KINDS.values() if obstacle.skill not in k.skills]
     question = rng.choice(_QUESTIONS).format(

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict, dataclass
 from random import Random
 
-from linlib.corpora.storyworld import facts
+from linlib.corpora.storyworld import facts, words
+from linlib.corpora.storyworld.obstacles import OBSTACLES
 
 HELD_OUT_SHARE = 16  # one story in 16 is held out
 
@@ -32,13 +33,13 @@ class StoryRecord:
         thing: key of `facts.THINGS`; the hero got it from `origin`.
         colour: of the thing.
         origin: who gave the thing to the hero.
-        obstacle: key of `facts.OBSTACLES`.
+        obstacle: key of `OBSTACLES`.
         place: where the thing gets out of reach.
         weather: that day's.
         time: of day.
         sad: how the hero feels without the thing.
         glad: how the hero feels at the end.
-        thanks: how the hero thanks the helper, a template of `facts.THANKS`.
+        thanks: how the hero thanks the helper, a template of `words.THANKS`.
         lesson: what the hero learns.
         style: seed of the wording, which is no fact.
     """
@@ -78,8 +79,8 @@ def sample_record(seed: int) -> StoryRecord:
     """
     rng = Random(seed)
     thing = facts.THINGS[rng.choice(sorted(facts.THINGS))]
-    fitting = [name for name in sorted(facts.OBSTACLES) if (name == "heavy") == thing.heavy]
-    obstacle = facts.OBSTACLES[rng.choice(fitting)]
+    fitting = [name for name in sorted(OBSTACLES) if (name == "heavy") == thing.heavy]
+    obstacle = OBSTACLES[rng.choice(fitting)]
     kinds = sorted(facts.KINDS)
     able = [name for name in kinds if facts.KINDS[name].skills[0] == obstacle.skill]
     unable = [name for name in kinds if obstacle.skill not in facts.KINDS[name].skills]
@@ -89,21 +90,21 @@ def sample_record(seed: int) -> StoryRecord:
         hero=hero,
         helper=helper,
         thing=thing.name,
-        colour=rng.choice(facts.COLOURS),
-        origin=rng.choice(facts.ORIGINS),
+        colour=rng.choice(words.COLOURS),
+        origin=rng.choice(words.ORIGINS),
         obstacle=obstacle.name,
         place=rng.choice(obstacle.places),
-        weather=rng.choice(facts.WEATHERS),
-        time=rng.choice(facts.TIMES),
-        sad=rng.choice(facts.SAD),
-        glad=rng.choice(facts.GLAD),
-        thanks=rng.choice(facts.THANKS),
-        lesson=rng.choice(facts.LESSONS),
+        weather=rng.choice(words.WEATHERS),
+        time=rng.choice(words.TIMES),
+        sad=rng.choice(words.SAD),
+        glad=rng.choice(words.GLAD),
+        thanks=rng.choice(words.THANKS),
+        lesson=rng.choice(words.LESSONS),
         style=rng.getrandbits(32),
     )
 
 
 def _character(rng: Random, kind: str, taken: str) -> Character:
-    pronoun = rng.choice(sorted(facts.NAMES))
-    name = rng.choice([name for name in facts.NAMES[pronoun] if name != taken])
-    return Character(name, pronoun, kind, rng.choice(facts.TRAITS))
+    pronoun = rng.choice(sorted(words.NAMES))
+    name = rng.choice([name for name in words.NAMES[pronoun] if name != taken])
+    return Character(name, pronoun, kind, rng.choice(words.TRAITS))

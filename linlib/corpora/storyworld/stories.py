@@ -6,6 +6,7 @@ import re
 from random import Random
 
 from linlib.corpora.storyworld import facts
+from linlib.corpora.storyworld.obstacles import OBSTACLES
 from linlib.corpora.storyworld.record import Character, StoryRecord
 
 _SENTENCE_START = re.compile(r"""(?:^|[.!?]\s+|\."\s+)"?[a-z]""")
@@ -43,7 +44,7 @@ def render_story(record: StoryRecord) -> str:
 def _words(record: StoryRecord) -> dict[str, str]:
     hero, helper = record.hero, record.helper
     kind, helper_kind = facts.KINDS[hero.kind], facts.KINDS[helper.kind]
-    thing, obstacle = facts.THINGS[record.thing], facts.OBSTACLES[record.obstacle]
+    thing, obstacle = facts.THINGS[record.thing], OBSTACLES[record.obstacle]
     own = {**FORMS[hero.pronoun], "name": hero.name}
     inner = own | {"thing": record.thing, "helper": helper.name, "place": record.place}
     can, _, adjective = facts.SKILLS[obstacle.skill]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from linlib.corpora.storyworld import facts
+from linlib.corpora.storyworld.obstacles import OBSTACLES
 from linlib.corpora.storyworld.stories import a, capitalised
 
 HELD_OUT_LESSON = 16  # one lesson in so many is held out
@@ -23,7 +24,7 @@ def render_textbook(seed: int) -> str:
     skill = kind.skills[0]
     alike = [k.name for k in facts.KINDS.values() if k.skills[0] == skill and k != kind]
     thing = facts.THINGS[rng.choice(sorted(facts.THINGS))]
-    obstacle = rng.choice([o for o in facts.OBSTACLES.values() if o.skill == skill])
+    obstacle = rng.choice([o for o in OBSTACLES.values() if o.skill == skill])
     can, gerund, _ = facts.SKILLS[skill]
     words = {
         "kind": kind.name,
