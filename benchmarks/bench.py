@@ -139,8 +139,8 @@ def profile_section(shape: str, sizes: dict[int, int], device: str, dtype: str) 
         "|---:|---:|---:|---:|---:|---:|",
         *rows,
         "",
-        f"Peak memory grows by {100 * (peaks[-1] / peaks[0] - 1):.1f}% from the fewest tokens to "
-        "the most.",
+        f"From the fewest tokens to the most, peak memory changes by "
+        f"{100 * (peaks[-1] / peaks[0] - 1):+.1f}%.",
         "",
     ]
 

@@ -28,7 +28,6 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.markersize": 6,
-    "svg.hashsalt": "linlib",
 }
 MARKERS = "osD^vPX*<>"
 NULL_COLOUR = "0.45"
@@ -78,12 +77,13 @@ def linearity_lines(
             label=model,
         )
         if band is not None:
-            low, high = rows[f"{band}_low"].clip(-0.05), rows[f"{band}_high"].clip(upper=1)
+            low, high = rows[f"{band}_low"], rows[f"{band}_high"].clip(upper=1)
             ax.fill_between(rows["depth"], low, high, color=colours[model], alpha=0.18, lw=0)
     null = frame.groupby("depth")["null_score"].max()
     ax.plot(null.index, null, ":", color=NULL_COLOUR, label="noise would score, d/(n-1)")
     ax.set(xlabel="Normalized depth (layer / L)", ylabel="Share of variance explained")
-    ax.set(xlim=(0, 1.03), ylim=(-0.02, 1.04))
+    lowest = min(panel.dataLim.y0 for panel in ax.get_shared_y_axes().get_siblings(ax))
+    ax.set(xlim=(0, 1.03), ylim=(min(-0.02, lowest), 1.04))
     return ax
 
 

@@ -40,6 +40,15 @@ def test_a_profile_draws_every_model_and_the_null_line(ax):
     assert "depth" in ax.get_xlabel()
 
 
+def test_a_score_below_zero_stays_in_sight_in_panels_that_share_an_axis():
+    fig, (first, second) = plt.subplots(1, 2, sharey=True)
+    below = profile_frame().assign(score=-0.4, score_low=-0.6, score_high=-0.2)
+    plots.linearity_lines(below, "score", first, band="score")
+    plots.linearity_lines(profile_frame(), "score", second)
+    assert first.get_ylim()[0] <= -0.6
+    plt.close(fig)
+
+
 def test_a_histogram_keeps_counts_and_fills_empty_bins(ax):
     frame = pd.DataFrame(
         {

@@ -71,7 +71,8 @@ def profile_of_moments(moments: StreamMoments) -> pd.DataFrame:
         Columns `layer` (1..L), `depth` (layer / L), `tokens`, `linearity_score`,
         `linearity_no_residual`, `identity_score`, `scaled_identity_score`, `orthogonal_score`,
         `null_score`, `adjusted_score`, `heldout_score`, `heldout_no_residual` (each with `_low`
-        and `_high`, a 95% t interval over folds; NaN with one fold), `n_tokens`, `d_model`.
+        and `_high`, an approximate 95% t interval from the spread over folds, which share
+        training tokens; NaN with one fold), `n_tokens`, `d_model`.
     """
     groups = [(layer, tokens) for tokens in TOKEN_GROUPS for layer in moments.layers]
 

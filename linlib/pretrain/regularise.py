@@ -69,11 +69,7 @@ class Regulariser:
         Raises:
             ValueError: fewer than two blocks, so that nothing is adjacent.
         """
-        if len(outputs) < 2:
-            raise ValueError(
-                f"a model of {len(outputs)} block has no adjacent blocks to regularise; use a "
-                "model of at least 2 blocks, or no regulariser"
-            )
+        require_adjacent(len(outputs))
         distance = DISTANCES[self.kind]
         total = 0.0
         for earlier, later in zip(outputs, outputs[1:], strict=False):
@@ -81,6 +77,19 @@ class Regulariser:
             values = distance(later.to(precision), earlier.to(precision))
             total = total + _token_mean(values, mask)
         return self.weight * total
+
+
+def require_adjacent(n_blocks: int) -> None:
+    """Refuse a model whose blocks have no neighbours.
+
+    Raises:
+        ValueError: fewer than two blocks.
+    """
+    if n_blocks < 2:
+        raise ValueError(
+            f"a model of {n_blocks} block has no adjacent blocks to regularise; use a model of at "
+            "least 2 blocks, or no regulariser"
+        )
 
 
 def _token_mean(values: Tensor, mask: Tensor | None) -> Tensor:

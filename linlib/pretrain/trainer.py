@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from linlib.models import decoder_blocks, watch_blocks
-from linlib.pretrain.regularise import Regulariser
+from linlib.pretrain.regularise import Regulariser, require_adjacent
 
 LANGUAGE_MODEL_LOSS = "language_model_loss"
 REGULARISER = "regulariser"
@@ -31,8 +31,8 @@ class RegularisedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.regulariser = regulariser
         self._parts: dict[str, list[Tensor]] = {LANGUAGE_MODEL_LOSS: [], REGULARISER: []}
-        if regulariser is not None and len(decoder_blocks(self.model)) < 2:
-            regulariser([torch.zeros(1)])  # says that one block has no neighbour
+        if regulariser is not None:
+            require_adjacent(len(decoder_blocks(self.model)))
 
     def compute_loss(
         self,
