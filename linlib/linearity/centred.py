@@ -46,15 +46,15 @@ class Centred:
         """Moments of some folds (default all) about their own mean, or about that of `about`."""
         folds = list(range(len(sums.count))) if folds is None else list(folds)
         n, first = sums.count[folds].sum(), sums.first[folds].sum(0)
-        second = sum(sums.second[fold] for fold in folds)  # no copy of the folds
+        second = sums.second[folds[0]].clone()
+        for fold in folds[1:]:
+            second += sums.second[fold]
         d = len(second)
         if about is None:
             mean = first / n
         else:
             mean = torch.cat([about.mean_x, about.mean_delta]) - sums.shift
-        upper = second[:, :d].triu()
-        raw = upper + upper.triu(1).T
-        second = torch.cat([raw, second[:, d:]], dim=1)
+        raw_energy = second.diagonal().clone()
         # sum (z - m)(z - m)' = sum zz' - (sum z) m' - m (sum z - n m)'
         second.addr_(first[:d], mean, alpha=-1).addr_(mean[:d], first - n * mean, alpha=-1)
         energy = sums.delta_energy[folds].sum() - 2 * first[d:] @ mean[d:]
@@ -67,7 +67,7 @@ class Centred:
             xd=second[:, d:],
             dd=(energy + n * mean[d:].square().sum()).item(),
             floor=FLOAT32_EPSILON
-            * torch.maximum(FLOAT32_EPSILON * n * mean_z[:d].square(), raw.diagonal()),
+            * torch.maximum(FLOAT32_EPSILON * n * mean_z[:d].square(), raw_energy),
             delta_floor=(FLOAT32_EPSILON**2 * n * mean_z[d:].square().sum()).item(),
         )
 

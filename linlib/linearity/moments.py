@@ -12,7 +12,7 @@ from torch import Tensor
 
 from linlib.linearity.centred import Centred, heldout_terms
 from linlib.linearity.maps import LinearMap, require_tokens
-from linlib.linearity.sums import Sums, shifted_pieces
+from linlib.linearity.sums import Sums, first_shift, require_finite
 
 
 class BlockMoments:
@@ -57,12 +57,11 @@ class BlockMoments:
         if x.numel() == 0:
             return
         x, delta = x.reshape(-1, self.d_model), delta.reshape(-1, self.d_model)
-        shift, pieces = shifted_pieces(x, delta, None if self._sums is None else self._sums.shift)
-        self._sums = self._sums or Sums.zeros(shift, self.n_folds)
+        require_finite(x, delta)
+        self._sums = self._sums or Sums.zeros(first_shift(x, delta), self.n_folds)
         for derived in ("_centred", "_heldout_terms"):
             self.__dict__.pop(derived, None)
-        for piece in pieces:
-            self._sums.add(*piece, fold)
+        self._sums.add(x, delta, fold)
 
     def __add__(self, other: BlockMoments) -> BlockMoments:
         """Moments of the union of two disjoint token sets."""

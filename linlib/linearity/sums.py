@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024  # tokens in one float32 product
-PIECE = 4096  # tokens whose products are summed in float32, before the float64 sums
+CHUNKS_SUMMED = 4  # chunks whose products are summed in float32, before the float64 sums
 
 
 @dataclass
@@ -26,8 +26,7 @@ class Sums:
         shift: the first batch's mean, rounded to float32, shape (2 d,).
         count: tokens per fold, shape (n_folds,).
         first: sum of z, shape (n_folds, 2 d).
-        second: sum of x'z, shape (n_folds, d, 2 d). Of its left half, X'X, only the upper
-            triangle is meant: `Centred` mirrors it.
+        second: sum of x'z, shape (n_folds, d, 2 d): X'X beside X'D.
         delta_energy: sum of ||delta||^2, shape (n_folds,).
     """
 
@@ -45,13 +44,27 @@ class Sums:
         shapes = ((n_folds,), (n_folds, width), (n_folds, width // 2, width), (n_folds,))
         return cls(shift, *(shift.new_zeros(shape) for shape in shapes))
 
-    def add(self, x: Tensor, delta: Tensor, first: Tensor, fold: int) -> None:
-        """Add tokens: x and delta less the shift, both (n_tokens, d), and their sum, (2 d,)."""
+    def add(self, x: Tensor, delta: Tensor, fold: int) -> None:
+        """Add tokens: x and delta, both (n_tokens, d).
+
+        Products are float32 over a few tokens at a time, since a long float32 sum loses digits.
+        """
+        d, shift = x.shape[1], self.shift.to(_precision(x))
+        z = shift.new_empty(min(len(x), CHUNK), 2 * d)
+        products = shift.new_zeros(d, 2 * d)
         self.count[fold] += len(x)
-        self.first[fold] += first
-        self.delta_energy[fold] += delta.square().sum()
-        with _full_float32():
-            _add_second_moments(x, delta, self.second[fold])
+        for number, part in enumerate(zip(x.split(CHUNK), delta.split(CHUNK), strict=True), 1):
+            z = z[: len(part[0])]
+            for states, about, out in zip(part, shift.chunk(2), z.chunk(2, dim=1), strict=True):
+                torch.sub(states, about, out=out)
+            self.first[fold] += z.sum(0)
+            self.delta_energy[fold] += z[:, d:].square().sum()
+            with _full_float32():
+                products.addmm_(z[:, :d].T, z)
+            if number % CHUNKS_SUMMED == 0:
+                self.second[fold] += products
+                products.zero_()
+        self.second[fold] += products
 
     def copy(self) -> Sums:
         """The same sums in memory of their own."""
@@ -83,53 +96,29 @@ class Sums:
         return Sums(self.shift.clone(), *sums)
 
 
-def shifted_pieces(
-    x: Tensor, delta: Tensor, shift: Tensor | None
-) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-    """Prepare an update, so that a value that is not finite is found before anything is added.
+def first_shift(x: Tensor, delta: Tensor) -> Tensor:
+    """The mean of the first tokens, (2 d,), float32: sums about it stay small."""
+    means = [states[:CHUNK].to(_precision(states)).mean(0) for states in (x, delta)]
+    return torch.cat(means).float()
 
-    Args:
-        x: what enters a block, (n_tokens, d).
-        delta: what it adds, (n_tokens, d).
-        shift: about which the sums are kept, (2 d,); None takes the mean of the first piece.
 
-    Returns:
-        The shift, and pieces (x, delta, sum over tokens), less the shift, for `Sums.add`.
+def require_finite(x: Tensor, delta: Tensor) -> None:
+    """Refuse states, (n_tokens, d), before any of them is added.
 
     Raises:
-        ValueError: a value is NaN or infinite.
+        ValueError: a value is NaN or infinite, or so large that the sum over tokens is.
     """
-    precision, pieces = torch.promote_types(x.dtype, torch.float32), []
-    for part in zip(x.split(PIECE), delta.split(PIECE), strict=True):
-        x, delta = (states.to(precision) for states in part)
-        if shift is None:
-            shift = torch.cat([x.mean(0), delta.mean(0)]).float()
-        shift_x, shift_delta = shift.to(precision).chunk(2)
-        x, delta = x - shift_x, delta - shift_delta
-        pieces.append((x, delta, torch.cat([x.sum(0), delta.sum(0)])))
-    if not all(bool(torch.isfinite(first).all()) for _, _, first in pieces):
-        raise ValueError(
-            "NaN or infinite values among the states; load the model in float32 or bfloat16, or "
-            "look for the input that makes it overflow"
-        )
-    return shift, pieces
+    for states in (x, delta):
+        if not bool(torch.isfinite(states.sum(0, dtype=_precision(states))).all()):
+            raise ValueError(
+                "NaN or infinite values among the states; load the model in float32 or bfloat16, "
+                "or look for the input that makes it overflow"
+            )
 
 
-def _add_second_moments(x: Tensor, delta: Tensor, second: Tensor) -> None:
-    """Add x'[x | delta] of x and delta, (n_tokens, d), to `second`, (d, 2 d), float64.
-
-    Products are taken over few tokens at a time, since a long float32 sum loses digits. x'x is
-    symmetric: row blocks leave out most of its lower triangle.
-    """
-    d = x.shape[1]
-    step = max(d // 3, 128)
-    xx, xd = x.new_zeros(2, d, d)
-    for a, b in zip(x.split(CHUNK), delta.split(CHUNK), strict=True):
-        for start in range(0, d, step):
-            xx[start : start + step, start:].addmm_(a[:, start : start + step].T, a[:, start:])
-        xd.addmm_(a.T, b)
-    second[:, :d] += xx
-    second[:, d:] += xd
+def _precision(states: Tensor) -> torch.dtype:
+    """Of products and sums over few tokens: float32, or float64 if the states are."""
+    return torch.promote_types(states.dtype, torch.float32)
 
 
 @contextmanager
