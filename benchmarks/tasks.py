@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,20 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from scoring import METHODS
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    MistralConfig,
+    PreTrainedModel,
+    TrainingArguments,
+)
 
 from linlib.linearity import BlockMoments
 from linlib.measure import linearity_profile
 from linlib.models import watch_blocks
 from linlib.models.stream import run_backbone
+from linlib.pretrain import has_fast_bf16, parse_variant
+from linlib.pretrain.trainer import RegularisedTrainer
 
 LENGTH = 128  # tokens in a window
 BATCH = 32  # windows in a forward pass
@@ -128,7 +137,54 @@ def moments_error(shape: str, n_tokens: int, device: str, dtype: str) -> dict[st
     return {"largest_error": max(errors)}
 
 
-TASKS = {task.__name__: task for task in (score_states, profile_against_forward, moments_error)}
+def training_step(
+    d_model: int, n_blocks: int, n_heads: int, batch_size: int, repeats: int, variants: list[str]
+) -> dict[str, list[float]]:
+    """Seconds of whole training steps of a Mistral, the variants in turn, by variant."""
+    config = MistralConfig(
+        vocab_size=32000 if d_model >= 768 else 1024,
+        hidden_size=d_model,
+        intermediate_size=4 * d_model,
+        num_hidden_layers=n_blocks,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_heads // 4,
+        max_position_embeddings=LENGTH,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").train()
+    windows = random_windows(model, batch_size * LENGTH)
+    batch = {"input_ids": windows, "labels": windows}
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, use_cpu=True, report_to="none", dataloader_pin_memory=False,
+        )  # fmt: skip
+        trainers = {
+            name: RegularisedTrainer(model, arguments, regulariser=parse_variant(name))
+            for name in variants
+        }
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step(trainer: RegularisedTrainer) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16("cpu")):
+            loss = trainer.compute_loss(model, dict(batch))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for repeat in range(repeats + 2):
+        for name, trainer in trainers.items():
+            taken = timed(lambda trainer=trainer: step(trainer), "cpu")
+            if repeat >= 2:  # warm by then
+                seconds[name].append(taken)
+    return seconds
+
+
+TASKS = {
+    task.__name__: task
+    for task in (score_states, profile_against_forward, moments_error, training_step)
+}
 
 
 def main() -> None:

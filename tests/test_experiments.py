@@ -8,9 +8,10 @@ from transformers import AutoModelForCausalLM
 
 from linlib.experiments import obtain
 from linlib.experiments.registry import EXPERIMENTS
+from linlib.experiments.regularised import compare
 from linlib.experiments.subjects import Measurement
 from linlib.models import load_tokenizer
-from linlib.profiles import HubModel, load_profile
+from linlib.profiles import HubCheckpoints, HubModel, load_profile
 from linlib.report import write_report
 from linlib.store import load_provenance, results_folder, save_frames
 from linlib.verify import compare_frames
@@ -72,6 +73,42 @@ def test_the_report_tells_where_numbers_come_from(counted):
     assert "## fig0_counted" in text and "seeds [0]" in text and "sha256 000000000000" in text
 
 
+def followed(folder):
+    """One model's pretraining, two folders in the place of two revisions."""
+    checkpoints = {1: str(folder / "gpt2"), 1000: str(folder / "llama")}
+    tokens = {"bos_token": "<|eos|>", "pad_token": "<|pad|>"}
+    return [HubCheckpoints(label="twin", checkpoints=checkpoints, **tokens)]
+
+
+def along_training(variant, seed, losses, scores):
+    return pd.DataFrame(
+        {"size": "s", "variant": variant, "seed": seed, "step": [0, 10, 20], "tokens": "all",
+         "validation_loss": losses, "linearity_no_residual": scores}
+    )  # fmt: skip
+
+
+def test_runs_are_compared_at_equal_steps_and_at_equal_loss():
+    fast = along_training("cosine-0.5", 0, [6.0, 4.0, 2.0], [0.9, 0.7, 0.5])
+    slow = along_training("plain", 0, [6.0, 5.0, 3.0], [0.9, 0.8, 0.4])
+    rows = compare(pd.concat([fast, slow])).set_index(["at", "variant"])
+    assert rows.loc["equal steps", "linearity_no_residual"].to_dict() == {
+        "cosine-0.5": 0.5,
+        "plain": 0.4,
+    }
+    equal = rows.loc["equal loss"]
+    assert (equal["validation_loss"] == 3.0).all()
+    assert equal.loc["plain", "step"] == 20
+    assert equal.loc["cosine-0.5", "step"] == 15  # half-way from loss 4 to loss 2
+    assert equal.loc["cosine-0.5", "linearity_no_residual"] == pytest.approx(0.6)
+
+
+def test_a_run_that_starts_below_the_loss_is_taken_at_its_start():
+    early = along_training("plain", 0, [3.0, 2.0, 1.0], [0.9, 0.8, 0.7])
+    late = along_training("plain", 1, [6.0, 5.0, 4.0], [0.9, 0.8, 0.7])
+    rows = compare(pd.concat([early, late])).query("at == 'equal loss'")
+    assert rows["step"].tolist() == [0, 20]
+
+
 @pytest.mark.parametrize("layers_per_pass", [None, 2])
 def test_hub_models_go_through_every_experiment(
     tmp_path, monkeypatch, tokenizer_folder, layers_per_pass
@@ -93,10 +130,20 @@ def test_hub_models_go_through_every_experiment(
         for name in names
     ]
     changes = {"zoo": None, "hub_models": hub, "dtype": "bfloat16", "measure": settings}
+    changes |= {"pretraining": None, "hub_checkpoints": followed(tmp_path)}
     profile = tiny.model_copy(update={"name": "hub", **changes})
-    for name in EXPERIMENTS:
+    for name in EXPERIMENTS.keys() - {"fig4_regularised_linearity"}:
         frame = obtain(name, profile)
-        assert set(frame["model"]) == set(names) and set(frame["layer"]) == {1, 2, 3}
+        assert set(frame["layer"]) == {1, 2, 3}
+        expected = {"twin"} if name.startswith("fig2") else set(names)
+        assert set(frame["model"]) == expected == set(load_provenance(name, "hub")["models"])
+        if expected == {"twin"}:
+            assert sorted(frame["step"].unique()) == [1, 1000]
+    with pytest.raises(ValueError, match="profile 'hub' pretrains no Mistral"):
+        obtain("fig4_regularised_linearity", profile)
+    with pytest.raises(ValueError, match="profile 'hub' follows no pretraining"):
+        bare = profile.model_copy(update={"hub_checkpoints": ()})
+        obtain("fig2_pretraining_dynamics", bare, remeasure=True)
     stored = list((tmp_path / "data" / "cache" / "moments").glob("*/*.safetensors"))
     assert bool(stored) == (layers_per_pass is None)
 

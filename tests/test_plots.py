@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
+from scipy import stats  # noqa: E402
 
 from linlib import plots  # noqa: E402
 
@@ -38,6 +39,45 @@ def test_a_profile_draws_every_model_and_the_null_line(ax):
     assert lines["A"].get_marker() != lines["B"].get_marker()
     assert len(ax.collections) == 2  # the bands
     assert "depth" in ax.get_xlabel()
+
+
+def training_frame():
+    rows = [
+        {"model": model, "variant": model, "seed": seed, "step": step, "layer": layer,
+         "score": 1 - step / 10 + seed / 100 + layer / 10, "loss": 5 - step / 10,
+         "null_score": 0.05}
+        for model, seeds in (("A", (0,)), ("B", (0, 1, 2)))
+        for seed in seeds
+        for step in (0, 1, 4)
+        for layer in (-1, 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_dynamics_draw_means_over_layers_and_a_band_over_seeds(ax):
+    plots.dynamics_lines(training_frame(), "score", ax)
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    np.testing.assert_allclose(lines["A"].get_ydata(), [1, 0.9, 0.6])
+    np.testing.assert_allclose(lines["B"].get_ydata(), [1.01, 0.91, 0.61])
+    assert "noise would score, d/(n-1)" in lines and ax.get_xscale() == "symlog"
+    _, several = ax.collections
+    half = stats.t.ppf(0.975, 2) * stats.sem([0.0, 0.01, 0.02])
+    assert several.get_paths()[0].vertices[:, 1].max() == pytest.approx(1.01 + half)
+
+
+def test_differences_stand_beside_the_line_of_none(ax):
+    rows = pd.DataFrame(
+        {"variant": "B", "step": [0, 1], "mean": [0.1, -0.2], "low": [0, -0.3], "high": [0.2, -0.1]}
+    )
+    plots.difference_lines(rows, "variant", ax)
+    zero, line = ax.get_lines()
+    assert set(zero.get_ydata()) == {0} and line.get_ydata().tolist() == [0.1, -0.2]
+
+
+def test_paths_go_through_the_means_of_every_step(ax):
+    plots.path_lines(training_frame(), "loss", "score", "variant", ax)
+    (line,) = [line for line in ax.get_lines() if line.get_label() == "A"]
+    np.testing.assert_allclose(line.get_xydata(), [[5, 1], [4.9, 0.9], [4.6, 0.6]])
 
 
 def test_a_score_below_zero_stays_in_sight_in_panels_that_share_an_axis():

@@ -1,18 +1,33 @@
 """Training: real Trainer runs at the smallest size; killed ones go on where they were."""
 
+import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linlib.corpora import packed_windows
+from linlib.measure import linearity_profile
 from linlib.models import decoder_blocks, load_model, load_tokenizer
-from linlib.pretrain import Recipe, checkpoint_steps, train, train_zoo, zoo_config
+from linlib.pretrain import (
+    Recipe,
+    Regulariser,
+    TrainedModel,
+    checkpoint_steps,
+    train,
+    train_zoo,
+    zoo_config,
+)
 from linlib.pretrain.zoo import KINDS
 from linlib.profiles import load_profile
 from linlib.store import cache_folder
@@ -27,10 +42,11 @@ def trained(tmp_path_factory, corpus, tokenizer_folder):
     return folder
 
 
-def run(folder, corpus, tokenizer_folder):
+def run(folder, corpus, tokenizer_folder, recipe=RECIPE, heldout=False):
     tokenizer = load_tokenizer(tokenizer_folder)
     config = zoo_config("llama", load_profile("smoke").zoo, tokenizer)
-    train(config, packed_windows(corpus, tokenizer, 32), RECIPE, tokenizer, folder)
+    windows = packed_windows(corpus, tokenizer, 32)
+    train(config, windows, recipe, tokenizer, folder, windows[:40] if heldout else None)
 
 
 def loss_of(folder, corpus, tokenizer_folder):
@@ -43,6 +59,7 @@ def loss_of(folder, corpus, tokenizer_folder):
 def test_checkpoints_are_log_spaced_and_hold_the_ends():
     assert checkpoint_steps(24) == [0, 1, 2, 4, 8, 16, 24]
     assert checkpoint_steps(16) == [0, 1, 2, 4, 8, 16]
+    assert checkpoint_steps(16, 6) == [0, 1, 2, 4, 6, 8, 12, 16]
 
 
 def test_training_learns_and_leaves_ordinary_folders(trained, corpus, tokenizer_folder):
@@ -76,37 +93,161 @@ def test_the_same_recipe_gives_the_same_weights(tmp_path, trained, corpus, token
         assert torch.equal(tensor, load_file(trained / "model.safetensors")[name])
 
 
-KILLED = """
+REGULARISED = replace(RECIPE, regulariser=Regulariser("cosine", 0.5), checkpoint_every=6)
+ALONE = """
 import sys
+from dataclasses import replace
 from datasets import Dataset
 sys.path.insert(0, sys.argv[1])
 from conftest import SENTENCES
-from test_pretrain import run
+from test_pretrain import RECIPE, REGULARISED, run
 from pathlib import Path
 texts = [f"{s} Number {i}." for i in range(50) for s in SENTENCES]
-run(Path(sys.argv[2]), Dataset.from_dict({"text": texts}), sys.argv[3])
+recipe = {"plain": RECIPE, "regularised": REGULARISED}[sys.argv[4]]
+run(Path(sys.argv[2]), Dataset.from_dict({"text": texts}), sys.argv[3], recipe, True)
 """
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint_to_the_same_weights(
-    tmp_path, trained, corpus, tokenizer_folder
+@pytest.fixture(scope="module")
+def regularised(tmp_path_factory, corpus, tokenizer_folder):
+    folder = tmp_path_factory.mktemp("regularised")
+    run(folder, corpus, tokenizer_folder, REGULARISED, heldout=True)
+    return folder
+
+
+def arguments(folder, tokenizer_folder, which):
+    return ["-c", ALONE, os.path.dirname(__file__), str(folder), str(tokenizer_folder), which]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_killed_at_a_random_step_ends_with_the_same_loss(
+    tmp_path, regularised, corpus, tokenizer_folder, seed
 ):
-    here = os.path.dirname(__file__)
-    process = subprocess.Popen([sys.executable, "-c", KILLED, here, tmp_path, tokenizer_folder])
+    step = random.Random(seed).randrange(3, 20)
+    command = [sys.executable, *arguments(tmp_path, tokenizer_folder, "regularised")]
+    process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "trainer" / "checkpoint-8" / "trainer_state.json").exists():
+    while read_step(tmp_path) < step:
         assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.005)
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait(10)
-    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "losses.json").exists()
     torn = tmp_path / "trainer" / "checkpoint-99"  # as a kill in the middle of saving leaves it
-    torn.mkdir()
+    torn.mkdir(parents=True)
     (torn / "trainer_state.json").write_text('{"global_step": 9')
-    run(tmp_path, corpus, tokenizer_folder)
+    run(tmp_path, corpus, tokenizer_folder, REGULARISED, heldout=True)
     assert not (tmp_path / "trainer").exists()
+    whole, resumed = (
+        json.loads((folder / "losses.json").read_text()) for folder in (regularised, tmp_path)
+    )
+    assert resumed[-1]["loss"] == pytest.approx(whole[-1]["loss"], abs=1e-6)
+    assert resumed[-1]["regulariser"] == pytest.approx(whole[-1]["regulariser"], abs=1e-6)
     for name, tensor in load_file(tmp_path / "model.safetensors").items():
-        torch.testing.assert_close(tensor, load_file(trained / "model.safetensors")[name])
+        torch.testing.assert_close(tensor, load_file(regularised / "model.safetensors")[name])
+
+
+def read_step(folder):
+    try:
+        return json.loads((folder / "progress.json").read_text())["step"]
+    except FileNotFoundError:
+        return -1
+
+
+def test_two_processes_train_the_model_that_one_trains(tmp_path, regularised, tokenizer_folder):
+    """`torchrun` with gloo on two CPU processes: the same batches, the same loss."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
+               "--master_port=0", "--no_python", sys.executable]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *arguments(tmp_path, tokenizer_folder, "regularised")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        json.loads((folder / "losses.json").read_text()) for folder in (regularised, tmp_path)
+    )
+    assert [entry["step"] for entry in one] == [entry["step"] for entry in two]
+    for a, b in zip(one, two, strict=True):
+        for part in ("loss", "language_model_loss", "regulariser"):
+            assert b[part] == pytest.approx(a[part], rel=2e-3), (part, a["step"])
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == sorted(
+        p.name for p in (regularised / "checkpoints").iterdir()
+    )
+
+
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path, monkeypatch, corpus, tokenizer_folder):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="a batch of 4 windows cannot be split over 3 processes"):
+        run(tmp_path, corpus, tokenizer_folder)
+
+
+def test_every_checkpoint_is_measured(regularised, corpus, tokenizer_folder):
+    trained = TrainedModel("one", regularised)
+    assert list(trained.checkpoints) == [0, 1, 2, 4, 6, 8, 12, 16, 18, 24]
+    frame = trained.measurements()
+    assert sorted(frame["step"].unique()) == list(trained.checkpoints)
+    last = frame.query("step == 24 and tokens == 'all'")
+    heldout = packed_windows(corpus, load_tokenizer(tokenizer_folder), 32)[:40]
+    model = load_model(trained.checkpoints[24])
+    fresh = linearity_profile(model, heldout).query("tokens == 'all'")
+    np.testing.assert_allclose(last["linearity_score"], fresh["linearity_score"], atol=1e-6)
+    with torch.no_grad():
+        loss = model(input_ids=heldout, labels=heldout).loss.item()
+    assert last["validation_loss"].iloc[0] == pytest.approx(loss, rel=1e-5)
+    assert last["validation_loss"].iloc[0] < frame["validation_loss"].iloc[0] - 1
+
+
+def test_tensorboard_shows_both_parts_of_the_loss_and_the_linearity(regularised):
+    events = EventAccumulator(str(regularised / "tensorboard")).Reload()
+    tags = {
+        "train/loss",
+        "train/language_model_loss",
+        "train/regulariser",
+        "linearity/mean_linearity_score",
+        "linearity/mean_linearity_no_residual",
+        "validation/language_model_loss",
+    }
+    assert tags <= set(events.Tags()["scalars"])
+    logged = {event.step: event.value for event in events.Scalars("train/regulariser")}
+    losses = TrainedModel("one", regularised).losses.set_index("step")["regulariser"]
+    assert logged == pytest.approx(losses.to_dict(), rel=1e-4)
+    means = TrainedModel("one", regularised).measurements().query("tokens == 'all'")
+    means = means.groupby("step")["linearity_no_residual"].mean()
+    events = events.Scalars("linearity/mean_linearity_no_residual")
+    assert {event.step: event.value for event in events} == pytest.approx(means.to_dict(), rel=1e-5)
+
+
+def test_measuring_checkpoints_changes_no_weight(tmp_path, trained, corpus, tokenizer_folder):
+    run(tmp_path, corpus, tokenizer_folder, heldout=True)
+    for name, tensor in load_file(tmp_path / "model.safetensors").items():
+        assert torch.equal(tensor, load_file(trained / "model.safetensors")[name])
+
+
+def test_a_folder_of_other_settings_is_refused_by_what_differs(trained, corpus, tokenizer_folder):
+    other = replace(RECIPE, learning_rate=1e-3, regulariser=Regulariser("mse", 2.0))
+    message = (
+        r"of a run with other settings: recipe.learning_rate was 0.003 and is 0.001; "
+        r"recipe.regulariser was None and is 'absent'; recipe.regulariser.kind was 'absent'"
+    )
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    with pytest.raises(ValueError, match=message):
+        run(trained, corpus, tokenizer_folder, other)
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, corpus, tokenizer_folder):
+    recipe = replace(RECIPE, learning_rate=1e25, warmup_steps=0, steps=40)
+    with pytest.raises(FloatingPointError, match=r"became (nan|inf) in step (\d+)") as failure:
+        run(tmp_path, corpus, tokenizer_folder, recipe)
+    step = int(re.search(r"step (\d+)", str(failure.value))[1])
+    kept = sorted(TrainedModel("one", tmp_path).checkpoints)
+    assert kept and max(kept) < step
+    for tensor in load_file(tmp_path / "checkpoints" / "step0" / "model.safetensors").values():
+        assert bool(torch.isfinite(tensor).all())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset, interleave_datasets, load_dataset
 
 
 def loader(
-    path: str, config: str | None, splits: Mapping[str, str], revision: str | None = None
+    path: str,
+    config: str | None,
+    splits: Mapping[str, str],
+    revision: str | None = None,
+    column: str = "text",
 ) -> Callable[[str], Dataset]:
     """Return a function from our split names to the texts of a hub dataset.
 
@@ -17,6 +21,7 @@ def loader(
         config: its configuration, if it has several.
         splits: our split name -> the hub's.
         revision: commit or tag to pin.
+        column: where the texts are.
     """
 
     def load(split: str) -> Dataset:
@@ -27,9 +32,20 @@ def loader(
                 f"corpus '{path}' could not be had from the Hugging Face hub ({error}); "
                 "check the network, or use the 'tiny' profile, which needs none"
             ) from error
-        if "text" not in rows.column_names:
-            raise ValueError(f"corpus '{path}' has columns {rows.column_names}, and no 'text'")
-        return rows.select_columns("text").filter(_has_words)
+        if column not in rows.column_names:
+            raise ValueError(f"corpus '{path}' has columns {rows.column_names}, and no '{column}'")
+        rows = rows.select_columns(column)
+        rows = rows if column == "text" else rows.rename_column(column, "text")
+        return rows.filter(_has_words)
+
+    return load
+
+
+def in_turn(*loaders: Callable[[str], Dataset]) -> Callable[[str], Dataset]:
+    """Return a function that takes one text of each corpus in turn, until one of them ends."""
+
+    def load(split: str) -> Dataset:
+        return interleave_datasets([loader(split) for loader in loaders])
 
     return load
 

@@ -12,6 +12,13 @@ from linlib.corpora import hub, pydocs, storyworld
 
 SPLITS = ("train", "heldout")
 
+_tinystories = hub.loader(
+    "roneneldan/TinyStories", None, {"train": "train", "heldout": "validation"}
+)
+_tiny_textbooks = hub.loader(
+    "nampdn-ai/tiny-textbooks", None, {"train": "train", "heldout": "test"}, column="textbook"
+)
+
 CORPORA: dict[str, Callable[[str], Dataset]] = {
     "pydocs": pydocs.load,
     "storyworld": storyworld.load,
@@ -21,9 +28,8 @@ CORPORA: dict[str, Callable[[str], Dataset]] = {
     "wikitext-103": hub.loader(
         "Salesforce/wikitext", "wikitext-103-raw-v1", {"train": "train", "heldout": "test"}
     ),
-    "tinystories": hub.loader(
-        "roneneldan/TinyStories", None, {"train": "train", "heldout": "validation"}
-    ),
+    "tinystories": _tinystories,
+    "tinystories-textbooks": hub.in_turn(_tinystories, _tiny_textbooks),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -36,6 +38,7 @@ def packed_windows(
     tokenizer: PreTrainedTokenizerBase,
     length: int,
     n_windows: int | None = None,
+    at_most: int | None = None,
 ) -> Tensor:
     """Cut the corpus into windows that need no padding.
 
@@ -47,6 +50,7 @@ def packed_windows(
         tokenizer: must have a bos token.
         length: tokens in a window, the bos token included.
         n_windows: how many; None takes all that are full.
+        at_most: where to stop, if the corpus reaches so far; None reads all of it.
 
     Returns:
         Token ids, (n_windows, length).
@@ -57,13 +61,13 @@ def packed_windows(
     if tokenizer.bos_token_id is None:
         raise ValueError(_no_token(tokenizer, "bos", "windows begin with it"))
     body = length - 1
-    wanted = None if n_windows is None else n_windows * body
-    ids: list[int] = []
+    wanted = (n_windows or at_most or math.inf) * body
+    ids = array("i")  # four bytes a token, where a list takes eight and more
     for texts in _batches(corpus):
         for document in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
             ids.append(tokenizer.bos_token_id)
             ids.extend(document)
-        if wanted is not None and len(ids) >= wanted:
+        if len(ids) >= wanted:
             break
     available = len(ids) // body
     if available == 0 or (n_windows is not None and available < n_windows):
@@ -72,8 +76,9 @@ def packed_windows(
             f"{length}, and {n_windows or 1} were asked; ask for fewer or shorter windows, or use "
             "a larger corpus"
         )
-    n_windows = n_windows or available
-    windows = torch.tensor(ids[: n_windows * body]).view(n_windows, body)
+    n_windows = n_windows or min(available, at_most or available)
+    windows = torch.frombuffer(ids, dtype=torch.int32, count=n_windows * body).long()
+    windows = windows.view(n_windows, body)
     return torch.cat([torch.full((n_windows, 1), tokenizer.bos_token_id), windows], dim=1)
 
 

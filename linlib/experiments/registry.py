@@ -32,7 +32,9 @@ def _measured_by(module: str) -> Experiment:
 
 EXPERIMENTS: dict[str, Experiment] = {
     "fig1_linearity_profiles": _measured_by("linearity_profiles"),
+    "fig2_pretraining_dynamics": _measured_by("dynamics"),
     "fig3_norms": _measured_by("norms"),
+    "fig4_regularised_linearity": _measured_by("regularised"),
     "fig9_error_tails": _measured_by("error_tails"),
 }
 

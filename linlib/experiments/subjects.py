@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows
 from linlib.measure import StreamMoments, collect_moments
 from linlib.models import load_config, load_model, load_tokenizer
-from linlib.pretrain import has_fast_bf16, train_zoo
+from linlib.pretrain import TrainedModel, has_fast_bf16, train_zoo
 from linlib.profiles import HubModel, Profile
 from linlib.store import build_once, code_digest
 
@@ -61,13 +61,19 @@ class Measurement:
 NAMES = {"gpt2": "GPT-2", "opt": "OPT", "bloom": "BLOOM", "pythia": "Pythia", "llama": "Llama"}
 
 
+def zoo_models(profile: Profile) -> dict[str, TrainedModel]:
+    """The models that a profile trains itself, by their labels in figures; trained if need be."""
+    if profile.zoo is None:
+        return {}
+    return {f"{NAMES[one.name]} ({profile.name})": one for one in train_zoo(profile)}
+
+
 def subjects(profile: Profile) -> list[Subject]:
     """The models of a profile, sorted by name: its own, trained first if need be, and the hub's."""
-    found = []
-    if profile.zoo is not None:
-        for trained in train_zoo(profile):
-            label = f"{NAMES[trained.name]} ({profile.name})"
-            found.append(Subject(label, f"zoo/{trained.folder.name}", trained.folder))
+    found = [
+        Subject(label, f"zoo/{trained.folder.name}", trained.folder)
+        for label, trained in zoo_models(profile).items()
+    ]
     for hub in profile.hub_models:
         found.append(Subject(hub.label, f"{hub.id}@{_commit(hub)}", hub.id, hub))
     return sorted(found, key=lambda subject: subject.name)
@@ -97,6 +103,13 @@ def heldout_windows(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> tup
         load_corpus(profile.corpus, "heldout"), tokenizer, settings.length, 2 * settings.n_windows
     )
     return windows[: settings.n_windows], windows[settings.n_windows :]
+
+
+def checkpoint_windows(profile: Profile, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """The held-out windows on which every checkpoint of a pretraining is measured."""
+    settings = profile.measure
+    heldout = load_corpus(profile.corpus, "heldout")
+    return packed_windows(heldout, tokenizer, settings.length, settings.checkpoint_windows)
 
 
 def moments_by_layers(

@@ -56,7 +56,6 @@ class BlockMoments:
             raise ValueError(f"fold {fold} does not exist: these moments have {self.n_folds} folds")
         if x.numel() == 0:
             return
-        x, delta = x.reshape(-1, self.d_model), delta.reshape(-1, self.d_model)
         require_finite(x, delta)
         self._sums = self._sums or Sums.zeros(first_shift(x, delta), self.n_folds)
         for derived in ("_centred", "_heldout_terms"):

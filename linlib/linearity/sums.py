@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-CHUNK = 1024  # tokens in one float32 product
-CHUNKS_SUMMED = 4  # chunks whose products are summed in float32, before the float64 sums
+CHUNK = 512  # tokens in one float32 product
+CHUNKS_SUMMED = 8  # chunks whose products are summed in float32, before the float64 sums
 
 
 @dataclass
@@ -45,25 +45,25 @@ class Sums:
         return cls(shift, *(shift.new_zeros(shape) for shape in shapes))
 
     def add(self, x: Tensor, delta: Tensor, fold: int) -> None:
-        """Add tokens: x and delta, both (n_tokens, d).
+        """Add tokens: x and delta, both (..., d).
 
         Products are float32 over a few tokens at a time, since a long float32 sum loses digits.
         """
-        d, shift = x.shape[1], self.shift.to(_precision(x))
-        z = shift.new_empty(min(len(x), CHUNK), 2 * d)
+        d, shift = x.shape[-1], self.shift.to(_precision(x))
+        z = shift.new_empty(CHUNK, 2 * d)
         products = shift.new_zeros(d, 2 * d)
-        self.count[fold] += len(x)
-        for number, part in enumerate(zip(x.split(CHUNK), delta.split(CHUNK), strict=True), 1):
-            z = z[: len(part[0])]
-            for states, about, out in zip(part, shift.chunk(2), z.chunk(2, dim=1), strict=True):
-                torch.sub(states, about, out=out)
-            self.first[fold] += z.sum(0)
-            self.delta_energy[fold] += z[:, d:].square().sum()
-            with _full_float32():
-                products.addmm_(z[:, :d].T, z)
-            if number % CHUNKS_SUMMED == 0:
-                self.second[fold] += products
-                products.zero_()
+        with _full_float32():
+            for number, part in enumerate(zip(_pieces(x), _pieces(delta), strict=True), 1):
+                n = part[0].numel() // d
+                for states, about, out in zip(part, shift.chunk(2), z[:n].chunk(2, 1), strict=True):
+                    torch.sub(states, about, out=out.unflatten(0, states.shape[:-1]))
+                self.count[fold] += n
+                self.first[fold] += z[:n].sum(0)
+                self.delta_energy[fold] += z[:n, d:].square().sum()
+                products.addmm_(z[:n, :d].T, z[:n])
+                if number % CHUNKS_SUMMED == 0:
+                    self.second[fold] += products
+                    products.zero_()
         self.second[fold] += products
 
     def copy(self) -> Sums:
@@ -97,23 +97,34 @@ class Sums:
 
 
 def first_shift(x: Tensor, delta: Tensor) -> Tensor:
-    """The mean of the first tokens, (2 d,), float32: sums about it stay small."""
-    means = [states[:CHUNK].to(_precision(states)).mean(0) for states in (x, delta)]
-    return torch.cat(means).float()
+    """The mean of the first tokens of x and delta, (..., d): sums about it stay small; (2 d,)."""
+    means = [_token_sum(_pieces(states)[0]) for states in (x, delta)]
+    return (torch.cat(means) / (_pieces(x)[0].numel() // x.shape[-1])).float()
 
 
 def require_finite(x: Tensor, delta: Tensor) -> None:
-    """Refuse states, (n_tokens, d), before any of them is added.
+    """Refuse states, (..., d), before any of them is added.
 
     Raises:
         ValueError: a value is NaN or infinite, or so large that the sum over tokens is.
     """
     for states in (x, delta):
-        if not bool(torch.isfinite(states.sum(0, dtype=_precision(states))).all()):
+        if not bool(torch.isfinite(_token_sum(states)).all()):
             raise ValueError(
                 "NaN or infinite values among the states; load the model in float32 or bfloat16, "
                 "or look for the input that makes it overflow"
             )
+
+
+def _token_sum(states: Tensor) -> Tensor:
+    return states.sum(tuple(range(states.ndim - 1)), dtype=_precision(states))
+
+
+def _pieces(states: Tensor) -> tuple[Tensor, ...]:
+    """Cut states, (..., d), into at most CHUNK tokens; windows that are shorter are not copied."""
+    if states.ndim != 3 or states.shape[1] > CHUNK:
+        return states.reshape(-1, states.shape[-1]).split(CHUNK)
+    return states.split(CHUNK // states.shape[1])
 
 
 def _precision(states: Tensor) -> torch.dtype:

@@ -113,14 +113,14 @@ def collect_moments(
         if after_final_norm and layer == n_blocks:
             y = final_states(model, y)
         fold = sum(batch.start >= border for border in borders)
-        for group, members in ((moments.first, first[batch]), (moments.rest, rest[batch])):
-            members = members.to(x.device)
-            inputs, outputs = x[members], y[members]  # (n_tokens, d_model)
-            # A difference of half-precision states needs more digits than they have.
-            precision = torch.promote_types(inputs.dtype, torch.float32)
-            group[layer].update(inputs, outputs.to(precision) - inputs, fold)
+        # A difference of half-precision states needs more digits than they have.
+        delta = y.to(torch.promote_types(y.dtype, torch.float32)) - x
+        for group, tokens in ((moments.first, first), (moments.rest, rest)):
+            members = slices[group is moments.rest] if unpadded else tokens[batch].to(x.device)
+            group[layer].update(x[members], delta[members], fold)
 
-    rest = mask & ~first
+    rest, unpadded = mask & ~first, bool(mask.all())
+    slices = (slice(None), slice(1)), (slice(None), slice(1, None))  # views, not copies
     batches = list(contiguous_batches(len(input_ids), batch_size, n_folds))
     run_windows(model, input_ids, mask, batches, add, progress)
     return moments

@@ -9,15 +9,13 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from linlib.intervals import mean_interval
 from linlib.linearity import BlockMoments
 from linlib.measure.batches import TOKEN_GROUPS
 from linlib.measure.collect import StreamMoments, collect_moments
-
-CONFIDENCE = 0.95
 
 
 def linearity_profile(
@@ -126,6 +124,7 @@ def _heldout(moments: BlockMoments) -> dict[str, float]:
     pooled = (moments.heldout_score(), moments.heldout_no_residual())
     by_fold = np.array(moments.heldout_scores())  # (n_folds, 2)
     for name, value, folds in zip(names, pooled, by_fold.T, strict=True):
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, len(folds) - 1) * stats.sem(folds)
-        scores |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+        mean, low, high = mean_interval(folds)
+        shift = value - mean  # the interval is put about the pooled score
+        scores |= {name: value, f"{name}_low": low + shift, f"{name}_high": high + shift}
     return scores

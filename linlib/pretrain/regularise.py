@@ -10,27 +10,32 @@ i, before the final norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+
+SMALLEST_NORM = 1e-8  # of two states together, below which their angle means nothing
 
 
-def squared_distance(later: Tensor, earlier: Tensor) -> Tensor:
-    """||h_i - h_{i-1}||^2 of every token, (..., d_model) -> (...)."""
-    return (later - earlier).square().sum(-1)
+def squared_distances(outputs: Sequence[Tensor]) -> Iterator[Tensor]:
+    """||h_i - h_{i-1}||^2 of every token: L states (..., d_model) -> L - 1 times (...)."""
+    for earlier, later in zip(outputs, outputs[1:], strict=False):
+        yield (later - earlier).square().sum(-1)
 
 
-def angular_distance(later: Tensor, earlier: Tensor) -> Tensor:
-    """1 - cos(h_i, h_{i-1}) of every token, (..., d_model) -> (...)."""
-    return 1 - cosine_similarity(later, earlier, dim=-1)
+def angular_distances(outputs: Sequence[Tensor]) -> Iterator[Tensor]:
+    """1 - cos(h_i, h_{i-1}) of every token; a state's norm is taken once for both neighbours."""
+    norms = [states.norm(dim=-1) for states in outputs]
+    for i in range(1, len(outputs)):
+        product = (norms[i] * norms[i - 1]).clamp_min(SMALLEST_NORM)
+        yield 1 - (outputs[i] * outputs[i - 1]).sum(-1) / product
 
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": squared_distance,
-    "cosine": angular_distance,
+DISTANCES: dict[str, Callable[[Sequence[Tensor]], Iterator[Tensor]]] = {
+    "mse": squared_distances,
+    "cosine": angular_distances,
 }
 
 
@@ -70,13 +75,27 @@ class Regulariser:
             ValueError: fewer than two blocks, so that nothing is adjacent.
         """
         require_adjacent(len(outputs))
-        distance = DISTANCES[self.kind]
-        total = 0.0
-        for earlier, later in zip(outputs, outputs[1:], strict=False):
-            precision = torch.promote_types(later.dtype, torch.float32)
-            values = distance(later.to(precision), earlier.to(precision))
-            total = total + _token_mean(values, mask)
-        return self.weight * total
+        precise = [
+            states.to(torch.promote_types(states.dtype, torch.float32)) for states in outputs
+        ]
+        return self.weight * sum(_token_mean(d, mask) for d in DISTANCES[self.kind](precise))
+
+
+def parse_variant(variant: str) -> Regulariser | None:
+    """The regulariser of a variant's name: "plain", or kind and weight, e.g. "cosine-0.5".
+
+    Raises:
+        ValueError: the name is of another form, or as `Regulariser`.
+    """
+    if variant == "plain":
+        return None
+    kind, _, weight = variant.partition("-")
+    try:
+        return Regulariser(kind, float(weight))
+    except ValueError as error:
+        raise ValueError(
+            f"variant '{variant}' is neither 'plain' nor '<kind>-<lambda>': {error}"
+        ) from None
 
 
 def require_adjacent(n_blocks: int) -> None:

@@ -1,5 +1,21 @@
 """Profiles: one YAML file a scale, read into frozen, fully typed objects."""
 
-from linlib.profiles.schema import HubModel, MeasureSettings, Profile, ZooSettings, load_profile
+from linlib.profiles.schema import (
+    HubCheckpoints,
+    HubModel,
+    MeasureSettings,
+    PretrainingSettings,
+    Profile,
+    ZooSettings,
+    load_profile,
+)
 
-__all__ = ["HubModel", "MeasureSettings", "Profile", "ZooSettings", "load_profile"]
+__all__ = [
+    "HubCheckpoints",
+    "HubModel",
+    "MeasureSettings",
+    "PretrainingSettings",
+    "Profile",
+    "ZooSettings",
+    "load_profile",
+]

@@ -42,6 +42,50 @@ class ZooSettings(_Settings):
     """Models trained side by side, one thread each."""
 
 
+class PretrainingSettings(_Settings):
+    """The Mistral models that a profile pretrains, plain and regularised."""
+
+    corpus: str
+    """The text that they read; see `linlib.corpora.CORPORA`."""
+    vocab_size: PositiveInt
+    """Entries of the byte-level BPE vocabulary."""
+    length: PositiveInt
+    """Tokens in a window."""
+    heldout_windows: PositiveInt
+    """Held-out windows on which every checkpoint is measured."""
+    steps: PositiveInt
+    """Optimiser steps."""
+    batch_size: PositiveInt
+    """Windows in a step."""
+    warmup_steps: int
+    """Steps of linear warm-up."""
+    checkpoint_every: PositiveInt
+    """Steps between checkpoints, beside the log-spaced ones."""
+    runs: dict[str, dict[str, tuple[int, ...]]]
+    """Size -> variant ("plain", "cosine-0.5", ...) -> seeds. The first size is the one tuned."""
+    learning_rates: tuple[PositiveFloat, ...]
+    """Peaks of the cosine schedule that are tried for the plain model."""
+    initializer_ranges: tuple[PositiveFloat, ...]
+    """Standard deviations of the initial weights that are tried for the plain model."""
+    tuning_seed: int
+    """Seed of the models that tune the recipe; none of those compared."""
+    workers: PositiveInt = 2
+    """Models trained side by side, one thread each."""
+
+
+class HubCheckpoints(_Settings):
+    """Checkpoints of one model's pretraining on the Hugging Face hub."""
+
+    label: str
+    """Name in figures."""
+    checkpoints: dict[int, str]
+    """Training step -> "repository@revision"."""
+    bos_token: str | None = None
+    """Token to open windows with, where the tokenizer names none."""
+    pad_token: str | None = None
+    """Token to pad with, where the tokenizer names none."""
+
+
 class HubModel(_Settings):
     """A pretrained decoder from the Hugging Face hub."""
 
@@ -68,6 +112,8 @@ class MeasureSettings(_Settings):
     """Windows in a forward pass."""
     n_folds: PositiveInt
     """Folds of the held-out score."""
+    checkpoint_windows: PositiveInt
+    """Windows of held-out text for each checkpoint of a pretraining."""
     official_windows: PositiveInt
     """Windows of 512 characters under the official protocol."""
     layers_per_pass: PositiveInt | None = None
@@ -93,6 +139,10 @@ class Profile(_Settings):
     """Models trained by the profile."""
     hub_models: tuple[HubModel, ...] = ()
     """Models downloaded by the profile."""
+    hub_checkpoints: tuple[HubCheckpoints, ...] = ()
+    """Pretrainings on the hub that the profile follows."""
+    pretraining: PretrainingSettings | None = None
+    """Regularised pretraining."""
     measure: MeasureSettings
 
 

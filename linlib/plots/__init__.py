@@ -1,0 +1,46 @@
+"""Tidy frame and axes in, axes out; one palette and one style sheet for every figure."""
+
+from linlib.plots.histograms import MOST_LAYERS, error_histogram
+from linlib.plots.lines import (
+    difference_lines,
+    dynamics_lines,
+    interval_lines,
+    linearity_lines,
+    norm_lines,
+    path_lines,
+    quartile_lines,
+    thin_lines,
+)
+from linlib.plots.style import (
+    NULL_COLOUR,
+    label_outer,
+    legend,
+    markers,
+    palette,
+    panels,
+    save,
+    show,
+    use_style,
+)
+
+__all__ = [
+    "MOST_LAYERS",
+    "NULL_COLOUR",
+    "difference_lines",
+    "dynamics_lines",
+    "error_histogram",
+    "interval_lines",
+    "label_outer",
+    "legend",
+    "linearity_lines",
+    "markers",
+    "norm_lines",
+    "palette",
+    "panels",
+    "path_lines",
+    "quartile_lines",
+    "save",
+    "show",
+    "thin_lines",
+    "use_style",
+]

@@ -1,0 +1,143 @@
+"""Independent trainings side by side: plain functions of a config, with results in the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed, parallel_config
+from transformers import PreTrainedConfig
+
+from linlib.models import load_tokenizer
+from linlib.pretrain.checkpoints import MEASUREMENT_FILE
+from linlib.pretrain.progress import shared_progress
+from linlib.pretrain.recipe import Recipe
+from linlib.pretrain.text import TrainingText, read_windows
+from linlib.pretrain.train import LOSSES_FILE, train
+from linlib.store import artefact_folder, build_once, code_digest, partial_folder
+
+# What decides the weights, and what decides the measurements kept beside them.
+TRAINING_CODE = tuple(f"pretrain/{name}.py" for name in ("train", "trainer", "regularise"))
+MEASURING_CODE = ("linearity", "measure", "pretrain/checkpoints.py")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished run: its name and its Hugging Face folder."""
+
+    name: str
+    folder: Path
+
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """Model folders by training step, in order."""
+        found = {int(p.name[4:]): p for p in (self.folder / "checkpoints").glob("step*[0-9]")}
+        return dict(sorted(found.items()))
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """Training losses by step, as the Trainer logged them."""
+        return pd.DataFrame(json.loads((self.folder / LOSSES_FILE).read_text()))
+
+    def measurements(self) -> pd.DataFrame:
+        """Linearity profile and validation loss of every checkpoint, with its `step`."""
+        frames = [
+            pd.read_csv(folder / MEASUREMENT_FILE).assign(step=step)
+            for step, folder in self.checkpoints.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        name: in the progress bar, and of the trained model.
+        config: the architecture.
+        text: what it reads; with held-out windows, every checkpoint is measured on them.
+        recipe: how it is trained.
+    """
+
+    name: str
+    config: PreTrainedConfig
+    text: TrainingText
+    recipe: Recipe
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Everything that the result depends on: its key in the store."""
+        heldout = self.text.heldout
+        measured = {"heldout": heldout.name, "measuring": code_digest(*MEASURING_CODE)}
+        return {
+            "config": self.config.to_diff_dict() | {"transformers_version": None},
+            "tokenizer": self.text.tokenizer.name,
+            "windows": self.text.train.name,
+            "recipe": asdict(self.recipe),
+            "code": code_digest(*TRAINING_CODE),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+            **(measured if heldout else {}),
+        }
+
+    @property
+    def result(self) -> TrainedModel:
+        """Where the trained model is, or will be."""
+        return TrainedModel(self.name, artefact_folder("model", self.settings))
+
+
+def run_job(job: Job) -> TrainedModel:
+    """Train one model, unless the store has it; a killed run goes on from its last checkpoint.
+
+    Under `torchrun` or `accelerate launch` all processes call this, and share the run.
+    """
+
+    def build(folder: Path) -> None:
+        train(
+            job.config,
+            read_windows(job.text.train),
+            job.recipe,
+            load_tokenizer(job.text.tokenizer),
+            folder,
+            read_windows(job.text.heldout) if job.text.heldout else None,
+        )
+
+    if int(os.environ.get("RANK", 0)) == 0:
+        build_once("model", job.settings, build)
+    elif not job.result.folder.is_dir():
+        build(partial_folder("model", job.settings))  # rank 0 holds the lock, and renames it
+        while not job.result.folder.is_dir():
+            time.sleep(0.1)
+    return job.result
+
+
+def run_side_by_side(jobs: Sequence[Job], workers: int) -> list[TrainedModel]:
+    """Run the jobs that the store lacks, one thread each, with one progress bar.
+
+    Where several processes share the work already (`torchrun`), one job runs after the other.
+    """
+    missing = [job for job in jobs if not job.result.folder.is_dir()]
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        for job in missing:
+            run_job(job)
+    elif missing:
+        folders = {job.name: partial_folder("model", job.settings) for job in missing}
+        steps = max(job.recipe.steps for job in missing)
+        with (
+            parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
+            shared_progress(folders, steps),
+        ):
+            Parallel()(delayed(_run_in_one_thread)(job) for job in missing)
+    return [job.result for job in jobs]
+
+
+def _run_in_one_thread(job: Job) -> None:
+    torch.set_num_threads(1)
+    run_job(job)

@@ -1,0 +1,49 @@
+"""The recipe of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from linlib.pretrain.checkpoints import checkpoint_steps
+from linlib.pretrain.regularise import Regulariser
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run depends on, besides the model's config and the text.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: windows in a step, over all processes.
+        learning_rate: peak of the cosine schedule.
+        warmup_steps: steps of linear warm-up.
+        seed: of initialisation and data order.
+        device: "cpu" or "cuda".
+        bf16: mixed precision.
+        regulariser: added to the language-model loss; None trains the plain model.
+        checkpoint_every: steps between checkpoints, beside the log-spaced ones.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    seed: int
+    device: str = "cpu"
+    bf16: bool = False
+    regulariser: Regulariser | None = None
+    checkpoint_every: int | None = None
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps at which the model is saved."""
+        return checkpoint_steps(self.steps, self.checkpoint_every)
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether mixed precision saves time on a device: it does where bf16 products are native."""
+    if device == "cpu":
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.cuda.is_bf16_supported(including_emulation=False)

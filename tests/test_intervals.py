@@ -1,0 +1,61 @@
+"""Intervals over seeds: against scipy, and verdicts that follow from them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from linlib.intervals import mean_interval, over_seeds, paired_differences
+
+
+def test_the_interval_is_that_of_the_t_test():
+    values = np.random.default_rng(0).normal(3, 1, 5)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((values.mean(), interval.low, interval.high))
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    draws = np.random.default_rng(1).normal(0, 2, (2000, 3))
+    covered = [low <= 0 <= high for _, low, high in map(mean_interval, draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_one_value_has_no_interval():
+    mean, low, high = mean_interval([2.0])
+    assert mean == 2 and np.isnan(low) and np.isnan(high)
+
+
+def runs(effect, noise):
+    generator = np.random.default_rng(2)
+    rows = []
+    for seed in range(4):
+        base = generator.normal(0, 5)  # a seed's own level, which pairing takes out
+        rows.append({"size": "s", "variant": "plain", "seed": seed, "score": base})
+        value = base + effect + generator.normal(0, noise)
+        rows.append({"size": "s", "variant": "cosine", "seed": seed, "score": value})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("effect", "noise", "verdict"),
+    [(-1, 0.1, "lower"), (1, 0.1, "higher"), (0.1, 2.0, "no difference shown")],
+)
+def test_differences_are_paired_by_seed(effect, noise, verdict):
+    frame = runs(effect, noise)
+    (row,) = paired_differences(frame, ["size"], "score").to_dict("records")
+    wide = frame.pivot(index="seed", columns="variant", values="score")
+    interval = stats.ttest_rel(wide["cosine"], wide["plain"]).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert row["verdict"] == verdict and row["seeds"] == 4 and row["variant"] == "cosine"
+
+
+def test_a_single_seed_shows_no_difference():
+    frame = runs(-1, 0.1).query("seed == 0")
+    assert paired_differences(frame, ["size"], "score")["verdict"].item() == "no difference shown"
+
+
+def test_groups_keep_their_names_and_seeds():
+    frame = runs(0, 1)
+    table = over_seeds(frame, ["size", "variant"], "score")
+    assert list(table.columns) == ["size", "variant", "mean", "low", "high", "seeds"]
+    assert table["seeds"].tolist() == [4, 4]
