@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from linlib.claims import findings_table
 from linlib.profiles import load_profile
 from linlib.store import figures_folder, load_frame, load_provenance, results_folder
 from linlib.store.frames import write_atomically
+from linlib.store.paths import REPOSITORY, root
+
+README_PROFILE = "tiny"  # whose findings the project's README shows
+START, END = "<!-- findings -->", "<!-- end of findings -->"
 
 
 def write_report(profile: str) -> Path:
@@ -24,12 +29,21 @@ def write_report(profile: str) -> Path:
             f"nothing was measured at profile '{profile}'; run `make all PROFILE={profile}`"
         )
     lines = [f"# Results at profile `{profile}`", "", f"{settings.description}.", ""]
+    lines += [findings_table(profile, "../../notebooks"), ""]
     for name in names:
         lines += _section(name, profile)
     path = figures_folder(profile) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "\n".join(lines))
     return path
+
+
+def update_readme(readme: Path, profile: str) -> None:
+    """Put the findings of a profile between the two markers of the project's README."""
+    before, start, rest = readme.read_text().partition(START)
+    _, end, after = rest.partition(END)
+    table = findings_table(profile, "notebooks")
+    write_atomically(readme, f"{before}{start}\n{table}\n{end}{after}")
 
 
 def _section(name: str, profile: str) -> list[str]:
@@ -53,7 +67,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m linlib.report", description=main.__doc__)
     parser.add_argument("--profile", default="tiny")
     try:
-        print(write_report(parser.parse_args().profile))
+        profile = parser.parse_args().profile
+        print(write_report(profile))
+        if profile == README_PROFILE and root() == REPOSITORY:
+            update_readme(REPOSITORY / "README.md", profile)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
 

@@ -156,14 +156,14 @@ def read_step(folder):
 
 def test_two_processes_train_the_model_that_one_trains(tmp_path, regularised, tokenizer_folder):
     """`torchrun` with gloo on two CPU processes: the same batches, the same loss."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-               "--master_port=0", "--no_python", sys.executable]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               "--no_python", sys.executable]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *arguments(tmp_path, tokenizer_folder, "regularised")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]

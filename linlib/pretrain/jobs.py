@@ -74,9 +74,7 @@ class Job:
     @property
     def settings(self) -> dict[str, object]:
         """Everything that the result depends on: its key in the store."""
-        heldout = self.text.heldout
-        measured = {"heldout": heldout.name, "measuring": code_digest(*MEASURING_CODE)}
-        return {
+        settings = {
             "config": self.config.to_diff_dict() | {"transformers_version": None},
             "tokenizer": self.text.tokenizer.name,
             "windows": self.text.train.name,
@@ -84,8 +82,11 @@ class Job:
             "code": code_digest(*TRAINING_CODE),
             "torch": version("torch"),
             "transformers": version("transformers"),
-            **(measured if heldout else {}),
         }
+        if self.text.heldout is not None:
+            settings["heldout"] = self.text.heldout.name
+            settings["measuring"] = code_digest(*MEASURING_CODE)
+        return settings
 
     @property
     def result(self) -> TrainedModel:

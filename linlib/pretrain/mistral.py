@@ -92,16 +92,23 @@ def mistral_config(
     )
 
 
-def mistral_job(profile: Profile, size: str, variant: str, seed: int, tuned: Tuned) -> Job:
-    """The training of one model of the comparison, as a job of the store."""
+def training_text(profile: Profile) -> TrainingText:
+    """What all Mistrals of a profile read."""
     settings = profile.pretraining
-    text = TrainingText.of(
+    return TrainingText.of(
         settings.corpus,
         settings.vocab_size,
         settings.length,
         most_windows=settings.steps * settings.batch_size,
         heldout_windows=settings.heldout_windows,
     )
+
+
+def mistral_job(
+    profile: Profile, text: TrainingText, size: str, variant: str, seed: int, tuned: Tuned
+) -> Job:
+    """The training of one model of the comparison, as a job of the store."""
+    settings = profile.pretraining
     recipe = Recipe(
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -128,12 +135,12 @@ def tune_plain(profile: Profile) -> tuple[Tuned, pd.DataFrame]:
         The choice, and the sweep: columns `size`, `learning_rate`, `initializer_range`, `seed`,
         `step`, `validation_loss` (nats per token) and `chosen`.
     """
-    settings = profile.pretraining
+    settings, text = profile.pretraining, training_text(profile)
     size = next(iter(settings.runs))
     grid = [Tuned(*pair) for pair in product(settings.learning_rates, settings.initializer_ranges)]
     jobs = [
         replace(
-            mistral_job(profile, size, "plain", settings.tuning_seed, tuned),
+            mistral_job(profile, text, size, "plain", settings.tuning_seed, tuned),
             name=f"tuning: rate {tuned.learning_rate:g}, init {tuned.initializer_range:g}",
         )
         for tuned in grid
@@ -157,7 +164,8 @@ def train_variants(profile: Profile, tuned: Tuned) -> list[Variant]:
         for seed in seeds
     ]
     slowest_first = sorted(wanted, key=lambda run: -SIZES[run[0]].n_blocks)
-    jobs = [mistral_job(profile, *run, tuned) for run in slowest_first]
+    text = training_text(profile)
+    jobs = [mistral_job(profile, text, *run, tuned) for run in slowest_first]
     trained = run_side_by_side(jobs, profile.pretraining.workers)
     models = dict(zip(slowest_first, trained, strict=True))
     return [Variant(*run, models[run]) for run in wanted]

@@ -72,12 +72,13 @@ class RegularisedTrainer(Trainer):
             self._parts[name].append(value.detach())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the two parts of the loss, averaged since the last log."""
+        """Add the two parts of the loss, averaged since the last log and over processes."""
         if "loss" in logs and self._parts[LANGUAGE_MODEL_LOSS]:
             steps = math.ceil(
                 len(self._parts[LANGUAGE_MODEL_LOSS]) / self.args.gradient_accumulation_steps
             )
             for name, values in self._parts.items():
-                logs[name] = torch.stack(values).sum().item() / steps
+                mean = torch.stack(values).sum() / steps
+                logs[name] = self.accelerator.reduce(mean, reduction="mean").item()
                 values.clear()
         super().log(logs, start_time)

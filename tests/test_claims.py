@@ -1,0 +1,106 @@
+"""Verdicts follow from numbers: frames made to support, contradict or leave a claim open."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from linlib.claims import CLAIMS, findings_table
+from linlib.report import END, START
+from linlib.store import save_frames
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def stored(name, frame, suffix=""):
+    record = {"seeds": [0], "device": "cpu", "wall_seconds": 1}
+    frames = {"": pd.DataFrame({"x": [0]}), suffix: frame}
+    save_frames(frames, name, "tiny", record)
+
+
+@pytest.fixture(autouse=True)
+def own_store(request, tmp_path, monkeypatch):
+    if "readme" not in request.node.name:
+        monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict"), [(0.98, "supported"), (0.93, "mixed"), (0.6, "contradicted")]
+)
+def test_near_linear(score, verdict):
+    rows = {"model": ["a", "b"], "protocol": "stream", "tokens": "all", "linearity_score": score}
+    stored("fig1_linearity_profiles", pd.DataFrame({**rows, "linearity_no_residual": 0.5}))
+    finding = CLAIMS["fig1_linearity_profiles"]("tiny")
+    assert finding.verdict == verdict
+    assert f"median block {score:.2f}, without residual 0.50 (2 models)" == finding.ours
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [((0.8, 0.7), "supported"), ((0.8, 0.95), "mixed"), ((0.95, 0.99), "contradicted")],
+)
+def test_falls_in_pretraining(ends, verdict):
+    rows = [
+        {"model": model, "step": step, "tokens": "all", "linearity_score": score}
+        for model, end in zip("ab", ends, strict=True)
+        for step, score in ((0, 0.1), (1, 0.9), (100, end))
+    ]
+    stored("fig2_pretraining_dynamics", pd.DataFrame(rows))
+    assert CLAIMS["fig2_pretraining_dynamics"]("tiny").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("medians", "verdict"),
+    [([0.1, 0.2, 0.3], "supported"), ([0.1, 0.2, 3], "mixed"), ([0.1, 2, 3], "contradicted")],
+)
+def test_contributes_little(medians, verdict):
+    rows = {"quantity": "ratio", "tokens": "no first position", "median": medians}
+    stored("fig3_norms", pd.DataFrame(rows))
+    assert CLAIMS["fig3_norms"]("tiny").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"s": -0.1, "m": -0.2}, "supported"),
+        ({"s": 0.1, "m": 0.2}, "contradicted"),
+        ({"s": -0.1, "m": 0.2}, "no difference shown"),
+        ({"s": 0.0, "m": 0.0}, "no difference shown"),
+    ],
+)
+def test_cosine_lowers_linearity(changes, verdict):
+    rows = [
+        {"size": size, "variant": variant, "seed": seed, "at": "equal steps",
+         "linearity_no_residual": 0.6 + seed / 10 + (change + wobble) * (variant == "cosine-0.5")}
+        for size, change in changes.items()
+        for variant in ("plain", "cosine-0.5", "mse-0.5")
+        for seed, wobble in ((0, -0.01), (1, 0), (2, 0.01))
+    ]  # fmt: skip
+    stored("fig4_regularised_linearity", pd.DataFrame(rows), "_comparison")
+    finding = CLAIMS["fig4_regularised_linearity"]("tiny")
+    assert finding.verdict == verdict
+    assert f"m {changes['m']:+.2f} [" in finding.ours
+
+
+@pytest.mark.parametrize(
+    ("kurtosis", "verdict"), [([3, 4], "supported"), ([0, 3], "mixed"), ([0, 0], "contradicted")]
+)
+def test_long_tails(kurtosis, verdict):
+    rows = {"tokens": "all", "excess_kurtosis": kurtosis, "gaussian_excess_kurtosis": 1}
+    frame = pd.DataFrame({**rows, "worst_share": 0.08})
+    stored("fig9_error_tails", frame, "_statistics")
+    finding = CLAIMS["fig9_error_tails"]("tiny")
+    assert finding.verdict == verdict and "hold 8% of" in finding.ours
+
+
+def test_what_is_not_measured_has_no_row():
+    stored("fig3_norms", pd.DataFrame({"quantity": ["ratio"], "tokens": "no first position",
+                                       "median": 0.1}))  # fmt: skip
+    table = findings_table("tiny", "notebooks").splitlines()
+    assert len(table) == 3 and "[03](notebooks/03_fig3_norms.ipynb)" in table[2]
+
+
+def test_the_readme_shows_the_findings_of_the_committed_results():
+    shown = README.read_text().partition(START)[2].partition(END)[0].strip()
+    assert shown == findings_table("tiny", "notebooks")
+    assert len(shown.splitlines()) == 2 + len(CLAIMS)
