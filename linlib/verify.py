@@ -14,6 +14,13 @@ from linlib.store import load_frame, load_provenance, root
 
 KEYS = (
     "model",
+    "size",
+    "variant",
+    "seed",
+    "at",
+    "step",
+    "learning_rate",
+    "initializer_range",
     "protocol",
     "layer",
     "depth",

@@ -77,7 +77,7 @@ def followed(folder):
     """One model's pretraining, two folders in the place of two revisions."""
     checkpoints = {1: str(folder / "gpt2"), 1000: str(folder / "llama")}
     tokens = {"bos_token": "<|eos|>", "pad_token": "<|pad|>"}
-    return [HubCheckpoints(label="twin", checkpoints=checkpoints, **tokens)]
+    return (HubCheckpoints(label="twin", checkpoints=checkpoints, **tokens),)
 
 
 def along_training(variant, seed, losses, scores):
@@ -97,8 +97,8 @@ def test_runs_are_compared_at_equal_steps_and_at_equal_loss():
     }
     equal = rows.loc["equal loss"]
     assert (equal["validation_loss"] == 3.0).all()
-    assert equal.loc["plain", "step"] == 20
-    assert equal.loc["cosine-0.5", "step"] == 15  # half-way from loss 4 to loss 2
+    assert equal.loc["plain", "reached_at"] == 20
+    assert equal.loc["cosine-0.5", "reached_at"] == 15  # half-way from loss 4 to loss 2
     assert equal.loc["cosine-0.5", "linearity_no_residual"] == pytest.approx(0.6)
 
 
@@ -106,7 +106,7 @@ def test_a_run_that_starts_below_the_loss_is_taken_at_its_start():
     early = along_training("plain", 0, [3.0, 2.0, 1.0], [0.9, 0.8, 0.7])
     late = along_training("plain", 1, [6.0, 5.0, 4.0], [0.9, 0.8, 0.7])
     rows = compare(pd.concat([early, late])).query("at == 'equal loss'")
-    assert rows["step"].tolist() == [0, 20]
+    assert rows["reached_at"].tolist() == [0, 20]
 
 
 @pytest.mark.parametrize("layers_per_pass", [None, 2])

@@ -79,14 +79,16 @@ def compare(training: pd.DataFrame) -> pd.DataFrame:
     between the two checkpoints about its first crossing. All tokens.
 
     Returns:
-        One row a run and `at` ("equal steps", "equal loss"): `step`, `validation_loss`, scores.
+        One row a run and `at` ("equal steps", "equal loss"): `reached_at` (the step, interpolated
+        too), `validation_loss` (nats per token) and the scores.
     """
     training = training[training["tokens"] == "all"].drop(columns="tokens")
+    training = training.rename(columns={"step": "reached_at"})
     rows = []
     for _, size in training.groupby("size", sort=False):
         target = size.groupby(RUN)["validation_loss"].min().max()
         for run, path in size.groupby(RUN, sort=False):
-            path = path.sort_values("step")
+            path = path.sort_values("reached_at")
             where = dict(zip(RUN, run, strict=True))
             rows.append(where | {"at": "equal steps"} | path.iloc[-1].drop(RUN).to_dict())
             rows.append(where | {"at": "equal loss"} | _at_loss(path, target))
