@@ -5,6 +5,7 @@ A verdict follows from numbers by the rule in the finding's docstring, and from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from linlib.intervals import paired_differences
 from linlib.store import load_frame
 
 SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
+NO_DIFFERENCE = "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -19,32 +21,37 @@ class Finding:
     """One claim of the paper and what we find.
 
     Attributes:
-        figure: the figure or table that makes the claim.
         claim: what the paper says.
         ours: what we measure, with its numbers.
         verdict: what follows.
     """
 
-    figure: str
     claim: str
     ours: str
     verdict: str
 
 
 def near_linear(profile: str) -> Finding:
-    """Supported where the median block scores at least 0.95, contradicted below 0.9."""
+    """Supported where the median block scores at least 0.95, and less without residual.
+
+    Contradicted where it scores below 0.9.
+    """
     frame = load_frame("fig1_linearity_profiles", profile)
     frame = frame.query("protocol == 'stream' and tokens == 'all'")
     median = frame["linearity_score"].median()
-    verdict = SUPPORTED if median >= 0.95 else CONTRADICTED if median < 0.9 else MIXED
     without = frame["linearity_no_residual"].median()
+    verdict = (
+        SUPPORTED
+        if median >= 0.95 and without < median
+        else CONTRADICTED
+        if median < 0.9
+        else MIXED
+    )
     ours = (
         f"median block {median:.2f}, without residual {without:.2f} "
         f"({frame['model'].nunique()} models)"
     )
-    return Finding(
-        "Figure 1", "blocks are near-linear, about 0.99; less without residual", ours, verdict
-    )
+    return Finding("blocks are near-linear, about 0.99; less without residual", ours, verdict)
 
 
 def falls_in_pretraining(profile: str) -> Finding:
@@ -57,7 +64,7 @@ def falls_in_pretraining(profile: str) -> Finding:
     ours = (
         f"falls in {falls} of {len(change)} models, by {-change.max():.2f} to {-change.min():.2f}"
     )
-    return Finding("Figure 2", "pretraining lowers linearity with residual", ours, verdict)
+    return Finding("pretraining lowers linearity with residual", ours, verdict)
 
 
 def contributes_little(profile: str) -> Finding:
@@ -72,27 +79,27 @@ def contributes_little(profile: str) -> Finding:
         SUPPORTED if below == len(ratio) else CONTRADICTED if below < len(ratio) / 2 else MIXED
     )
     ours = f"below half the stream in {below} of {len(ratio)} layers, median {ratio.median():.2f}"
-    return Finding("Figure 3", "a block adds little beside the stream", ours, verdict)
+    return Finding("a block adds little beside the stream", ours, verdict)
 
 
 def cosine_lowers_linearity(profile: str) -> Finding:
-    """Supported where the paired interval over seeds lies below 0 for every size.
+    """Supported where the verdict over seeds is "lower" for every size, at equal steps and loss.
 
-    Contradicted where it lies above 0 for every size. At equal steps, mean over layers.
+    Contradicted where it is "higher" for all, "no difference shown" where it is that for all. Of
+    the mean over layers; see `intervals.paired_differences` for what a verdict takes.
     """
     frame = load_frame("fig4_regularised_linearity_comparison", profile)
-    frame = frame[(frame["at"] == "equal steps") & frame["variant"].str.match("plain|cosine")]
-    rows = paired_differences(frame, ["size"], "linearity_no_residual")
+    frame = frame[frame["pair"] == "cosine-0.5"]
+    rows = paired_differences(frame, ["size", "at"], "linearity_no_residual")
     verdicts = set(rows["verdict"])
-    verdict = {"lower": SUPPORTED, "higher": CONTRADICTED}.get(
-        verdicts.pop() if len(verdicts) == 1 else "", "no difference shown"
-    )
+    names = {"lower": SUPPORTED, "higher": CONTRADICTED, NO_DIFFERENCE: NO_DIFFERENCE}
+    verdict = names[verdicts.pop()] if len(verdicts) == 1 else MIXED
     ours = "; ".join(
         f"{row['size']} {row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-        for row in rows.to_dict("records")
+        for row in rows[rows["at"] == "equal steps"].to_dict("records")
     )
     claim = "the cosine term lowers linearity without residual at each layer"
-    return Finding("Figure 4", claim, ours, verdict)
+    return Finding(claim, f"mean over layers, {ours}", verdict)
 
 
 def long_tails(profile: str) -> Finding:
@@ -107,15 +114,16 @@ def long_tails(profile: str) -> Finding:
         f"heavier than Gaussian in {heavier} of {len(frame)} layers; the worst 1% of tokens hold "
         f"{frame['worst_share'].median():.0%} of the squared error"
     )
-    return Finding("Figure 9", "errors are long-tailed", ours, verdict)
+    return Finding("errors are long-tailed", ours, verdict)
 
 
+# The notebook whose claim it is -> the finding at a profile.
 CLAIMS: dict[str, Callable[[str], Finding]] = {
-    "fig1_linearity_profiles": near_linear,
-    "fig2_pretraining_dynamics": falls_in_pretraining,
-    "fig3_norms": contributes_little,
-    "fig4_regularised_linearity": cosine_lowers_linearity,
-    "fig9_error_tails": long_tails,
+    "01_fig1_linearity_profiles": near_linear,
+    "02_fig2_pretraining_dynamics": falls_in_pretraining,
+    "03_fig3_norms": contributes_little,
+    "04_fig4_regularised_linearity": cosine_lowers_linearity,
+    "09_fig9_error_tails": long_tails,
 }
 
 
@@ -126,18 +134,14 @@ def findings_table(profile: str, notebooks: str) -> str:
         profile: whose frames.
         notebooks: the folder of the notebooks, as seen from the page.
     """
-    lines = [
-        "| | the paper | ours | verdict | notebook |",
-        "|---|---|---|---|---|",
-    ]
-    for name, find in CLAIMS.items():
+    lines = ["| | the paper | ours | verdict |", "|---|---|---|---|"]
+    for notebook, find in CLAIMS.items():
         try:
             finding = find(profile)
         except FileNotFoundError:
             continue
-        number = int("".join(filter(str.isdigit, finding.figure)))
-        link = f"[{number:02d}]({notebooks}/{number:02d}_{name}.ipynb)"
-        lines.append(
-            f"| {finding.figure} | {finding.claim} | {finding.ours} | {finding.verdict} | {link} |"
-        )
+        kind, number = re.match(r"\d+_(fig|tab)(\d+)_", notebook).groups()
+        name = f"{'Figure' if kind == 'fig' else 'Table'} {number}"
+        link = f"[{name}]({notebooks}/{notebook}.ipynb)"
+        lines.append(f"| {link} | {finding.claim} | {finding.ours} | {finding.verdict} |")
     return "\n".join(lines)

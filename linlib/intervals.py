@@ -55,8 +55,10 @@ def paired_differences(
         control: the variant that the others are compared with.
 
     Returns:
-        One row a group and other variant: `mean`, `low`, `high`, `seeds`, and `verdict`: "higher"
-        or "lower" where the interval excludes 0, else "no difference shown".
+        One row a group and other variant: `mean`, `low`, `high` of the difference, `seeds`,
+        `overlap` (whether the two variants' own intervals overlap) and `verdict`: "higher" or
+        "lower" where the difference's interval excludes 0 and the two do not overlap, else "no
+        difference shown".
     """
     by = list(by)
     plain = frame[frame["variant"] == control].set_index([*by, "seed"])[value]
@@ -64,6 +66,13 @@ def paired_differences(
     paired = others.reset_index("variant").join(plain.rename("control"), how="inner").reset_index()
     paired["difference"] = paired[value] - paired["control"]
     result = over_seeds(paired, [*by, "variant"], "difference")
+    result = result.assign(overlap=_overlap(paired, by, value))
     signs = {1: "higher", -1: "lower", 0: "no difference shown"}
     clear = (result["low"] > 0).astype(int) - (result["high"] < 0).astype(int)
-    return result.assign(verdict=clear.map(signs))
+    return result.assign(verdict=clear.where(~result["overlap"], 0).map(signs))
+
+
+def _overlap(paired: pd.DataFrame, by: list[str], value: str) -> pd.Series:
+    """Whether the intervals of variant and control overlap; a single seed overlaps everything."""
+    ours, plain = (over_seeds(paired, [*by, "variant"], name) for name in (value, "control"))
+    return ~((ours["low"] > plain["high"]) | (ours["high"] < plain["low"]))

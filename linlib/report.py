@@ -39,9 +39,15 @@ def write_report(profile: str) -> Path:
 
 
 def update_readme(readme: Path, profile: str) -> None:
-    """Put the findings of a profile between the two markers of the project's README."""
+    """Put the findings of a profile between the two markers of a page.
+
+    Raises:
+        ValueError: a marker is missing; the page is left as it was.
+    """
     before, start, rest = readme.read_text().partition(START)
     _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"{readme} lacks the markers '{START}' and '{END}' of the findings table")
     table = findings_table(profile, "notebooks")
     write_atomically(readme, f"{before}{start}\n{table}\n{end}{after}")
 

@@ -80,8 +80,8 @@ frame.round(3).head()
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, every line in the left panel falls from left to right. The first point is the
-# model at initialisation: the paper's hub checkpoints begin later than that.
+# If the claim holds, every line in the left panel falls from left to right. Step 0 is the model at
+# initialisation, which hub checkpoints rarely include.
 
 # %%
 everything = frame.query("tokens == 'all'")
@@ -145,7 +145,7 @@ ranks[scores].join(change, lsuffix=" (rank)", rsuffix=" (change)").round(2)
 # ## Deviations
 #
 # - At `smoke` and `tiny` a pretraining is minutes long, from initialisation on; the paper follows
-#   models over hundreds of thousands of steps, none of them from the first.
+#   open models over their whole pretraining.
 # - The zoo has one seed a model, and so no interval: its lines agree or disagree by their number.
 # - The paper does not say on which text the checkpoints were scored; ours is held-out text of the
 #   kind that the model was trained on, or WikiText for hub models.

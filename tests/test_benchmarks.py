@@ -41,3 +41,7 @@ def test_every_task_runs_on_a_small_model(tasks):
     assert 0 < times["forward"][0] < times["profile"][0]
     assert times["peak_memory_mib"] > 0
     assert tasks.moments_error(**common)["largest_error"] < 1e-5
+    shape = {"d_model": 32, "n_blocks": 2, "n_heads": 4, "batch_size": 2, "repeats": 2}
+    seconds = tasks.training_step(variants=["plain", "cosine-0.5"], **shape)
+    assert {name: len(taken) for name, taken in seconds.items()} == {"plain": 2, "cosine-0.5": 2}
+    assert all(second > 0 for taken in seconds.values() for second in taken)

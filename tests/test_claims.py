@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 
 from linlib.claims import CLAIMS, findings_table
-from linlib.report import END, START
+from linlib.report import END, START, update_readme
 from linlib.store import save_frames
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def stored(name, frame, suffix=""):
+    """Store a frame, beside a main one where it is a companion."""
     record = {"seeds": [0], "device": "cpu", "wall_seconds": 1}
     frames = {"": pd.DataFrame({"x": [0]}), suffix: frame}
     save_frames(frames, name, "tiny", record)
@@ -20,7 +21,7 @@ def stored(name, frame, suffix=""):
 
 @pytest.fixture(autouse=True)
 def own_store(request, tmp_path, monkeypatch):
-    if "readme" not in request.node.name:
+    if "the_readme" not in request.node.name:
         monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
 
 
@@ -30,7 +31,7 @@ def own_store(request, tmp_path, monkeypatch):
 def test_near_linear(score, verdict):
     rows = {"model": ["a", "b"], "protocol": "stream", "tokens": "all", "linearity_score": score}
     stored("fig1_linearity_profiles", pd.DataFrame({**rows, "linearity_no_residual": 0.5}))
-    finding = CLAIMS["fig1_linearity_profiles"]("tiny")
+    finding = CLAIMS["01_fig1_linearity_profiles"]("tiny")
     assert finding.verdict == verdict
     assert f"median block {score:.2f}, without residual 0.50 (2 models)" == finding.ours
 
@@ -46,7 +47,7 @@ def test_falls_in_pretraining(ends, verdict):
         for step, score in ((0, 0.1), (1, 0.9), (100, end))
     ]
     stored("fig2_pretraining_dynamics", pd.DataFrame(rows))
-    assert CLAIMS["fig2_pretraining_dynamics"]("tiny").verdict == verdict
+    assert CLAIMS["02_fig2_pretraining_dynamics"]("tiny").verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_falls_in_pretraining(ends, verdict):
 def test_contributes_little(medians, verdict):
     rows = {"quantity": "ratio", "tokens": "no first position", "median": medians}
     stored("fig3_norms", pd.DataFrame(rows))
-    assert CLAIMS["fig3_norms"]("tiny").verdict == verdict
+    assert CLAIMS["03_fig3_norms"]("tiny").verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -64,20 +65,24 @@ def test_contributes_little(medians, verdict):
     [
         ({"s": -0.1, "m": -0.2}, "supported"),
         ({"s": 0.1, "m": 0.2}, "contradicted"),
-        ({"s": -0.1, "m": 0.2}, "no difference shown"),
+        ({"s": -0.1, "m": 0.2}, "mixed"),
+        ({"s": -0.1, "m": 0.0}, "mixed"),
         ({"s": 0.0, "m": 0.0}, "no difference shown"),
     ],
 )
 def test_cosine_lowers_linearity(changes, verdict):
     rows = [
-        {"size": size, "variant": variant, "seed": seed, "at": "equal steps",
-         "linearity_no_residual": 0.6 + seed / 10 + (change + wobble) * (variant == "cosine-0.5")}
+        {"size": size, "pair": pair, "variant": variant, "seed": seed, "at": at,
+         "linearity_no_residual": 0.6 + seed / 1000
+         + (change + wobble) * (variant == "cosine-0.5") - (variant == "mse-0.5")}
         for size, change in changes.items()
-        for variant in ("plain", "cosine-0.5", "mse-0.5")
+        for at in ("equal steps", "equal loss")
+        for pair in ("cosine-0.5", "mse-0.5")
+        for variant in ("plain", pair)
         for seed, wobble in ((0, -0.01), (1, 0), (2, 0.01))
     ]  # fmt: skip
     stored("fig4_regularised_linearity", pd.DataFrame(rows), "_comparison")
-    finding = CLAIMS["fig4_regularised_linearity"]("tiny")
+    finding = CLAIMS["04_fig4_regularised_linearity"]("tiny")
     assert finding.verdict == verdict
     assert f"m {changes['m']:+.2f} [" in finding.ours
 
@@ -89,7 +94,7 @@ def test_long_tails(kurtosis, verdict):
     rows = {"tokens": "all", "excess_kurtosis": kurtosis, "gaussian_excess_kurtosis": 1}
     frame = pd.DataFrame({**rows, "worst_share": 0.08})
     stored("fig9_error_tails", frame, "_statistics")
-    finding = CLAIMS["fig9_error_tails"]("tiny")
+    finding = CLAIMS["09_fig9_error_tails"]("tiny")
     assert finding.verdict == verdict and "hold 8% of" in finding.ours
 
 
@@ -97,7 +102,19 @@ def test_what_is_not_measured_has_no_row():
     stored("fig3_norms", pd.DataFrame({"quantity": ["ratio"], "tokens": "no first position",
                                        "median": 0.1}))  # fmt: skip
     table = findings_table("tiny", "notebooks").splitlines()
-    assert len(table) == 3 and "[03](notebooks/03_fig3_norms.ipynb)" in table[2]
+    assert len(table) == 3 and table[2].startswith("| [Figure 3](notebooks/03_fig3_norms.ipynb) |")
+
+
+def test_the_table_goes_between_the_markers_of_a_page(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    update_readme(page, "tiny")
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    page.write_text(f"before\n{START}\nafter\n")
+    with pytest.raises(ValueError, match="lacks the markers"):
+        update_readme(page, "tiny")
+    assert page.read_text() == f"before\n{START}\nafter\n"
 
 
 def test_the_readme_shows_the_findings_of_the_committed_results():

@@ -1,9 +1,10 @@
 """Corpora and what becomes of their text: windows that lose and invent nothing."""
 
 import pytest
+import torch
 from datasets import Dataset
 
-from linlib.corpora import corpus_sha256, load_corpus, packed_windows, text_windows
+from linlib.corpora import corpus_sha256, hub, load_corpus, packed_windows, text_windows
 from linlib.corpora.pydocs import docstrings, opening_of, prose_paragraphs
 from linlib.corpora.pydocs import load as extract_pydocs
 from linlib.models import load_tokenizer
@@ -124,3 +125,28 @@ def test_unknown_names_are_listed():
         load_corpus("pydocs", "test")
     with pytest.raises(FileNotFoundError, match="'Salesforce/wikitext' could not be had"):
         load_corpus("wikitext-2", "heldout")
+
+
+def test_windows_stop_where_they_are_told_to(corpus, tokenizer_folder):
+    tokenizer = load_tokenizer(tokenizer_folder)
+    everything = packed_windows(corpus, tokenizer, 16)
+    some = packed_windows(corpus, tokenizer, 16, at_most=7)
+    assert torch.equal(some, everything[:7])
+    assert torch.equal(packed_windows(corpus, tokenizer, 16, at_most=10**6), everything)
+
+
+def test_a_hub_corpus_may_keep_its_texts_in_another_column(monkeypatch):
+    rows = Dataset.from_dict({"textbook": ["One lesson.", " ", "Two."], "source": ["a", "b", "c"]})
+    monkeypatch.setattr(hub, "load_dataset", lambda *args, **options: rows)
+    load = hub.loader("some/books", None, {"train": "train"}, column="textbook")
+    assert load("train")[:] == {"text": ["One lesson.", "Two."]}
+    with pytest.raises(ValueError, match=r"'some/books' has columns \['textbook', 'source'\]"):
+        hub.loader("some/books", None, {"train": "train"})("train")
+
+
+def test_corpora_are_read_in_turn_until_one_ends():
+    stories = Dataset.from_dict({"text": ["s1", "s2", "s3"]})
+    lessons = Dataset.from_dict({"text": ["l1", "l2"]})
+    both = hub.in_turn(lambda split: stories, lambda split: lessons)("train")
+    assert both["text"][:4] == ["s1", "l1", "s2", "l2"]
+    assert set(both["text"]) <= {"s1", "l1", "s2", "l2", "s3"}

@@ -6,7 +6,7 @@ import torch
 from test_models import tiny_config
 from transformers import AutoModelForCausalLM
 
-from linlib.experiments import obtain
+from linlib.experiments import dynamics, obtain
 from linlib.experiments.registry import EXPERIMENTS
 from linlib.experiments.regularised import compare
 from linlib.experiments.subjects import Measurement
@@ -80,6 +80,18 @@ def followed(folder):
     return (HubCheckpoints(label="twin", checkpoints=checkpoints, **tokens),)
 
 
+def test_hub_checkpoints_are_followed_by_revision(monkeypatch):
+    monkeypatch.setattr(dynamics, "commit_of", lambda settings: f"commit of {settings.revision}")
+    profile = load_profile("paper")
+    found = {subject.name: subject for subject, _ in dynamics._hub_checkpoints(profile)}
+    pythia = found["Pythia-2.8B, step 512"]
+    assert pythia.source == "EleutherAI/pythia-2.8b" and pythia.settings.revision == "step512"
+    assert pythia.identity == "EleutherAI/pythia-2.8b@commit of step512"
+    bloom = found["BLOOM-560M, step 1000"]
+    assert bloom.settings.revision == "global_step1000"
+    assert found["TinyLlama-1.1B, step 50000"].settings.revision is None
+
+
 def along_training(variant, seed, losses, scores):
     return pd.DataFrame(
         {"size": "s", "variant": variant, "seed": seed, "step": [0, 10, 20], "tokens": "all",
@@ -90,7 +102,10 @@ def along_training(variant, seed, losses, scores):
 def test_runs_are_compared_at_equal_steps_and_at_equal_loss():
     fast = along_training("cosine-0.5", 0, [6.0, 4.0, 2.0], [0.9, 0.7, 0.5])
     slow = along_training("plain", 0, [6.0, 5.0, 3.0], [0.9, 0.8, 0.4])
-    rows = compare(pd.concat([fast, slow])).set_index(["at", "variant"])
+    worse = along_training("mse-2.0", 0, [7.0, 6.5, 6.0], [0.9, 0.8, 0.4])  # of another pair
+    rows = compare(pd.concat([fast, slow, worse]))
+    assert set(rows["pair"]) == {"cosine-0.5", "mse-2.0"}
+    rows = rows[rows["pair"] == "cosine-0.5"].set_index(["at", "variant"])
     assert rows.loc["equal steps", "linearity_no_residual"].to_dict() == {
         "cosine-0.5": 0.5,
         "plain": 0.4,
@@ -104,7 +119,7 @@ def test_runs_are_compared_at_equal_steps_and_at_equal_loss():
 
 def test_a_run_that_starts_below_the_loss_is_taken_at_its_start():
     early = along_training("plain", 0, [3.0, 2.0, 1.0], [0.9, 0.8, 0.7])
-    late = along_training("plain", 1, [6.0, 5.0, 4.0], [0.9, 0.8, 0.7])
+    late = along_training("cosine-0.5", 0, [6.0, 5.0, 4.0], [0.9, 0.8, 0.7])
     rows = compare(pd.concat([early, late])).query("at == 'equal loss'")
     assert rows["reached_at"].tolist() == [0, 20]
 

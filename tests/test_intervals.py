@@ -46,7 +46,12 @@ def test_differences_are_paired_by_seed(effect, noise, verdict):
     wide = frame.pivot(index="seed", columns="variant", values="score")
     interval = stats.ttest_rel(wide["cosine"], wide["plain"]).confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
-    assert row["verdict"] == verdict and row["seeds"] == 4 and row["variant"] == "cosine"
+    assert row["seeds"] == 4 and row["variant"] == "cosine"
+    assert row["overlap"] and row["verdict"] == "no difference shown"  # seeds differ by far more
+    apart = frame.assign(score=frame["score"] - frame["seed"].map(wide["plain"]))
+    (row,) = paired_differences(apart, ["size"], "score").to_dict("records")
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert row["verdict"] == verdict and row["overlap"] == (verdict == "no difference shown")
 
 
 def test_a_single_seed_shows_no_difference():

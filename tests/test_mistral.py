@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from linlib.models import load_tokenizer
+from linlib.models import decoder_blocks, load_tokenizer
 from linlib.pretrain import (
     SIZES,
     Regulariser,
@@ -26,12 +26,15 @@ def test_the_sizes_are_those_of_their_names(tokenizer_folder, size, parameters):
     assert model.num_parameters() == pytest.approx(parameters, rel=0.03)
 
 
-def test_the_twins_keep_the_proportions():
-    for name in ("mistral-150m", "mistral-650m"):
-        paper, tiny = SIZES[name], SIZES[f"{name}-tiny"]
-        assert paper.d_mlp / paper.d_model == tiny.d_mlp / tiny.d_model
-        assert paper.n_heads / paper.n_key_value_heads == tiny.n_heads / tiny.n_key_value_heads
-    assert SIZES["mistral-650m-tiny"].n_blocks > SIZES["mistral-150m-tiny"].n_blocks
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_is_a_mistral_whose_blocks_can_be_read(tokenizer_folder, size):
+    config = mistral_config(size, load_tokenizer(tokenizer_folder), 64, 0.05)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert len(decoder_blocks(model)) == SIZES[size].n_blocks
+    attention = decoder_blocks(model)[0].self_attn
+    assert attention.q_proj.out_features == 4 * attention.k_proj.out_features
+    assert config.initializer_range == 0.05
 
 
 def test_an_unknown_size_is_refused(tokenizer_folder):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainerCallback
 
 from linlib.corpora import packed_windows
 from linlib.measure import linearity_profile
@@ -25,9 +26,12 @@ from linlib.pretrain import (
     TrainedModel,
     checkpoint_steps,
     train,
+    train_variants,
     train_zoo,
+    tune_plain,
     zoo_config,
 )
+from linlib.pretrain.trainer import RegularisedTrainer
 from linlib.pretrain.zoo import KINDS
 from linlib.profiles import load_profile
 from linlib.store import cache_folder
@@ -45,8 +49,10 @@ def trained(tmp_path_factory, corpus, tokenizer_folder):
 def run(folder, corpus, tokenizer_folder, recipe=RECIPE, heldout=False):
     tokenizer = load_tokenizer(tokenizer_folder)
     config = zoo_config("llama", load_profile("smoke").zoo, tokenizer)
+    before = config.to_dict()
     windows = packed_windows(corpus, tokenizer, 32)
     train(config, windows, recipe, tokenizer, folder, windows[:40] if heldout else None)
+    assert config.to_dict() == before  # it is a part of the run's key
 
 
 def loss_of(folder, corpus, tokenizer_folder):
@@ -154,18 +160,35 @@ def read_step(folder):
         return -1
 
 
-def test_two_processes_train_the_model_that_one_trains(tmp_path, regularised, tokenizer_folder):
-    """`torchrun` with gloo on two CPU processes: the same batches, the same loss."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               "--no_python", sys.executable]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *arguments(tmp_path, tokenizer_folder, "regularised")],
+def torchrun(command, **environment):
+    """Run a command in two CPU processes that share one run (gloo)."""
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no_python"]
+    return subprocess.run(
+        [sys.executable, "-m", *launch, *command],
         capture_output=True,
         text=True,
-        timeout=120,
-        env=environment,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )
+
+
+def test_a_whole_profile_is_pretrained_by_two_processes(tmp_path, monkeypatch):
+    command = [sys.executable, "-m", "linlib.pretrain", "--profile", "smoke"]
+    done = torchrun(command, LINLIB_ROOT=str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = {line.split(" -> ")[1] for line in done.stdout.splitlines() if " -> " in line}
+    models = tmp_path / "data" / "cache" / "model"
+    before = sorted(models.iterdir())
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))  # one process finds what two have trained
+    profile = load_profile("smoke")
+    runs = train_variants(profile, tune_plain(profile)[0])
+    assert {str(run.model.folder) for run in runs} == printed
+    assert sorted(models.iterdir()) == before and not list(models.glob("*.partial"))
+
+
+def test_two_processes_train_the_model_that_one_trains(tmp_path, regularised, tokenizer_folder):
+    """`torchrun` with gloo on two CPU processes: the same batches, the same loss."""
+    done = torchrun([sys.executable, *arguments(tmp_path, tokenizer_folder, "regularised")])
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (
         json.loads((folder / "losses.json").read_text()) for folder in (regularised, tmp_path)
@@ -183,6 +206,7 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path, monkeypatch, corpus, 
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="a batch of 4 windows cannot be split over 3 processes"):
         run(tmp_path, corpus, tokenizer_folder)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_checkpoint_is_measured(regularised, corpus, tokenizer_folder):
@@ -239,15 +263,65 @@ def test_a_folder_of_other_settings_is_refused_by_what_differs(trained, corpus, 
     assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
 
 
-def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, corpus, tokenizer_folder):
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, corpus, tokenizer_folder, measured
+):
     recipe = replace(RECIPE, learning_rate=1e25, warmup_steps=0, steps=40)
-    with pytest.raises(FloatingPointError, match=r"became (nan|inf) in step (\d+)") as failure:
-        run(tmp_path, corpus, tokenizer_folder, recipe)
+    with pytest.raises(FloatingPointError, match=r"step (\d+).*Lower the learning rate") as failure:
+        run(tmp_path, corpus, tokenizer_folder, recipe, heldout=measured)
     step = int(re.search(r"step (\d+)", str(failure.value))[1])
-    kept = sorted(TrainedModel("one", tmp_path).checkpoints)
-    assert kept and max(kept) < step
-    for tensor in load_file(tmp_path / "checkpoints" / "step0" / "model.safetensors").values():
-        assert bool(torch.isfinite(tensor).all())
+    assert step <= 2
+    require_finite_checkpoints(tmp_path)
+
+
+def require_finite_checkpoints(folder):
+    kept = list(folder.rglob("*.safetensors"))
+    assert kept
+    for path in kept:
+        for name, tensor in load_file(path).items():
+            assert bool(torch.isfinite(tensor).all()), (path, name)
+
+
+def test_weights_that_a_step_has_spoilt_are_not_saved(tmp_path, corpus, tokenizer_folder):
+    class Spoil(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 3:  # the fourth step
+                next(model.parameters()).data[0] = torch.nan
+
+    patched = lambda trainer, *args, **kwargs: (  # noqa: E731
+        trainer.add_callback(Spoil()),
+        train_of(trainer, *args, **kwargs),
+    )
+    train_of = RegularisedTrainer.train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RegularisedTrainer, "train", patched)
+        with pytest.raises(FloatingPointError, match="became NaN or inf in step 4"):
+            run(tmp_path, corpus, tokenizer_folder)
+    assert list(TrainedModel("one", tmp_path).checkpoints) == [0, 1, 2]
+    require_finite_checkpoints(tmp_path)
+
+
+def test_the_validation_loss_is_float32_also_in_mixed_precision(tmp_path, corpus, tokenizer_folder):
+    recipe = replace(RECIPE, steps=4, bf16=True)
+    run(tmp_path, corpus, tokenizer_folder, recipe, heldout=True)
+    measured = TrainedModel("one", tmp_path).measurements().query("step == 4")
+    heldout = packed_windows(corpus, load_tokenizer(tokenizer_folder), 32)[:40]
+    with torch.no_grad():
+        loss = load_model(tmp_path)(input_ids=heldout, labels=heldout).loss.item()
+    assert measured["validation_loss"].iloc[0] == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_batch_too_large_for_memory_is_accumulated(tmp_path, trained, corpus, tokenizer_folder):
+    run(tmp_path, corpus, tokenizer_folder, replace(RECIPE, windows_at_once=2))
+    whole, parts = (TrainedModel("one", folder).losses for folder in (trained, tmp_path))
+    np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=2e-3)
+
+
+def test_a_folder_of_unknown_settings_is_refused(tmp_path, corpus, tokenizer_folder):
+    (tmp_path / "trainer" / "checkpoint-3").mkdir(parents=True)
+    with pytest.raises(ValueError, match="unknown settings: settings.json is missing"):
+        run(tmp_path, corpus, tokenizer_folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,7 +70,7 @@ def test_both_parts_are_logged_and_add_up(tmp_path):
 
 
 def test_gradient_accumulation_changes_nothing(tmp_path):
-    weights = []
+    weights, losses = [], []
     for batch, accumulation in ((8, 1), (4, 2)):
         model = tiny_model("mistral")
         run = trainer(
@@ -80,6 +80,10 @@ def test_gradient_accumulation_changes_nothing(tmp_path):
         run._train_batch_size = batch
         run.train()
         weights.append([p.detach().clone() for p in model.parameters()])
+        losses.append([e for e in run.state.log_history if "regulariser" in e])
+    for whole, parts in zip(*losses, strict=True):
+        for part in ("loss", "language_model_loss", "regulariser"):
+            assert float(parts[part]) == pytest.approx(float(whole[part]), rel=1e-3)
     for one, other in zip(*weights, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
@@ -121,6 +125,14 @@ def test_a_model_of_one_block_is_refused_before_training(tmp_path):
     model.transformer.h = model.transformer.h[:1]
     with pytest.raises(ValueError, match="a model of 1 block has no adjacent blocks"):
         trainer(tmp_path, model, Regulariser("cosine", 0.5))
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path):
+    model = tiny_model("gpt2")
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    arguments._n_gpu = 2
+    with pytest.raises(ValueError, match="2 GPUs in one process.*torchrun.*CUDA_VISIBLE_DEVICES"):
+        RegularisedTrainer(model, arguments)
 
 
 def test_a_loss_that_is_nan_stops_the_run_and_names_the_step(tmp_path):

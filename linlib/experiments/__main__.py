@@ -21,7 +21,7 @@ def main() -> None:
             print(f"measuring {name} at profile '{profile.name}'", flush=True)
             obtain(name, profile, remeasure=True)
             print(f"  -> {results_folder(profile.name) / name}.csv", flush=True)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         parser.exit(2, f"error: {error}\n")
 
 

@@ -8,12 +8,14 @@ from linlib.experiments.subjects import (
     Measurement,
     Subject,
     checkpoint_windows,
+    commit_of,
+    corpus_record,
     each,
     provenance,
     zoo_models,
 )
 from linlib.measure import linearity_profile
-from linlib.pretrain import train_variants, tune_plain
+from linlib.pretrain import Variant, train_variants, tune_plain
 from linlib.profiles import HubModel, Profile
 
 COLUMNS = [
@@ -34,13 +36,16 @@ def measure(profile: Profile) -> Measurement:
         frame.assign(model=label[0], seed=profile.seed, step=label[1])
         for frame, (_, label) in zip(each(profile, subjects, _scores), followed, strict=True)
     ]
-    models = {label[0]: subject.identity for subject, label in followed}
+    models: dict[str, list[str]] = {}
+    for subject, (label, _) in followed:
+        if subject.identity not in models.setdefault(label, []):
+            models[label].append(subject.identity)
     seeds = {profile.seed}
     if profile.pretraining is not None:
         for run in _plain_mistrals(profile):
             label = f"Mistral ({profile.name})"
             frames.append(run.model.measurements().assign(model=label, seed=run.seed))
-            models[label] = " ".join(filter(None, [models.get(label), run.model.folder.name]))
+            models.setdefault(label, []).append(run.model.folder.name)
             seeds.add(run.seed)
     if not frames:
         raise ValueError(
@@ -50,6 +55,8 @@ def measure(profile: Profile) -> Measurement:
     frame = pd.concat(frames, ignore_index=True)
     order = ["model", "seed", "step", "layer", "depth", "tokens"]
     record = provenance(profile, []) | {"models": models, "seeds": sorted(seeds)}
+    if profile.pretraining is not None:
+        record["pretraining_corpus"] = corpus_record(profile.pretraining.corpus)
     return Measurement({"": frame[order + COLUMNS].sort_values(order)}, record)
 
 
@@ -74,16 +81,16 @@ def _hub_checkpoints(profile: Profile) -> list[tuple[Subject, tuple[str, int]]]:
                 bos_token=followed.bos_token,
                 pad_token=followed.pad_token,
             )
-            subject = Subject(f"{followed.label}, step {step}", source, repository, settings)
+            identity = f"{repository}@{commit_of(settings)}"
+            subject = Subject(f"{followed.label}, step {step}", identity, repository, settings)
             found.append((subject, (followed.label, step)))
     return found
 
 
-def _plain_mistrals(profile: Profile) -> list:
+def _plain_mistrals(profile: Profile) -> list[Variant]:
     tuned, _ = tune_plain(profile)
-    first = next(iter(profile.pretraining.runs))
-    runs = train_variants(profile, tuned)
-    return [run for run in runs if run.size == first and run.variant == "plain"]
+    size, variants = next(iter(profile.pretraining.runs.items()))
+    return train_variants(profile, tuned, {size: {"plain": variants["plain"]}})
 
 
 def _scores(profile: Profile, subject: Subject) -> pd.DataFrame:

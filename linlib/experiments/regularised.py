@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
-from linlib.corpora import corpus_sha256, load_corpus
-from linlib.experiments.subjects import Measurement, provenance
+from linlib.experiments.subjects import Measurement, corpus_record, provenance
 from linlib.pretrain import Variant, train_variants, tune_plain
 from linlib.profiles import Profile
 
@@ -42,28 +43,21 @@ def measure(profile: Profile) -> Measurement:
         "_comparison": compare(training),
         "_sweep": sweep,
     }
-    corpus = profile.pretraining.corpus
     record = provenance(profile, []) | {
         "seeds": sorted({run.seed for run in runs}),
         "models": {run.model.name: run.model.folder.name for run in runs},
-        "tuned": {
-            "learning_rate": tuned.learning_rate,
-            "initializer_range": tuned.initializer_range,
-        },
-        "corpus": {
-            "name": corpus,
-            "split": "heldout",
-            "sha256": corpus_sha256(load_corpus(corpus, "heldout")),
-        },
+        "tuned": asdict(tuned),
+        "corpus": corpus_record(profile.pretraining.corpus),
     }
     return Measurement(frames, record)
 
 
 def _of_run(run: Variant) -> pd.DataFrame:
     frame = run.model.measurements()
-    frame = frame.assign(size=run.size, variant=run.variant, seed=run.seed)
+    where = {"model": run.model.name, "size": run.size, "variant": run.variant, "seed": run.seed}
+    frame = frame.assign(**where)
     columns = ["step", "layer", "depth", "tokens", *SCORES, "null_score", "n_tokens", "d_model"]
-    return frame[[*RUN, *columns, "validation_loss"]]
+    return frame[["model", *RUN, *columns, "validation_loss"]]
 
 
 def mean_over_layers(layers: pd.DataFrame) -> pd.DataFrame:
@@ -72,26 +66,32 @@ def mean_over_layers(layers: pd.DataFrame) -> pd.DataFrame:
     return layers.groupby([*RUN, "step", "tokens"], sort=False)[values].mean().reset_index()
 
 
-def compare(training: pd.DataFrame) -> pd.DataFrame:
-    """The runs of a size at equal steps (the last) and at equal validation loss.
+def compare(training: pd.DataFrame, control: str = "plain") -> pd.DataFrame:
+    """Each variant beside the control, at equal steps (the last) and at equal validation loss.
 
-    The loss is the lowest that every run of the size reaches; scores there are interpolated
+    The loss is the lowest that every run of the pair reaches; scores there are interpolated
     between the two checkpoints about its first crossing. All tokens.
 
+    Args:
+        training: as `mean_over_layers` gives it.
+        control: the variant that the others are compared with.
+
     Returns:
-        One row a run and `at` ("equal steps", "equal loss"): `reached_at` (the step, interpolated
-        too), `validation_loss` (nats per token) and the scores.
+        One row a `pair` (named after the variant), run of the pair and `at` ("equal steps",
+        "equal loss"): `reached_at` (the step, interpolated too), `validation_loss` (nats per
+        token) and the scores.
     """
     training = training[training["tokens"] == "all"].drop(columns="tokens")
-    training = training.rename(columns={"step": "reached_at"})
+    training = training.rename(columns={"step": "reached_at"}).sort_values("reached_at")
     rows = []
     for _, size in training.groupby("size", sort=False):
-        target = size.groupby(RUN)["validation_loss"].min().max()
-        for run, path in size.groupby(RUN, sort=False):
-            path = path.sort_values("reached_at")
-            where = dict(zip(RUN, run, strict=True))
-            rows.append(where | {"at": "equal steps"} | path.iloc[-1].drop(RUN).to_dict())
-            rows.append(where | {"at": "equal loss"} | _at_loss(path, target))
+        for variant in sorted(set(size["variant"]) - {control}):
+            pair = size[size["variant"].isin([variant, control])]
+            target = pair.groupby(RUN)["validation_loss"].min().max()
+            for run, path in pair.groupby(RUN, sort=False):
+                where = {"pair": variant, **dict(zip(RUN, run, strict=True))}
+                rows.append(where | {"at": "equal steps"} | path.iloc[-1].drop(RUN).to_dict())
+                rows.append(where | {"at": "equal loss"} | _at_loss(path, target))
     return pd.DataFrame(rows)
 
 

@@ -75,11 +75,11 @@ def subjects(profile: Profile) -> list[Subject]:
         for label, trained in zoo_models(profile).items()
     ]
     for hub in profile.hub_models:
-        found.append(Subject(hub.label, f"{hub.id}@{_commit(hub)}", hub.id, hub))
+        found.append(Subject(hub.label, f"{hub.id}@{commit_of(hub)}", hub.id, hub))
     return sorted(found, key=lambda subject: subject.name)
 
 
-def _commit(hub: HubModel) -> str:
+def commit_of(hub: HubModel) -> str:
     """The commit that a hub model's revision stands for now; a folder's name stands for itself."""
     config = load_config(hub.id, hub.revision)
     return getattr(config, "_commit_hash", None) or hub.revision or "local"
@@ -150,16 +150,18 @@ def moments_by_layers(
 
 def provenance(profile: Profile, everyone: Sequence[Subject]) -> dict[str, object]:
     """What a measurement knows about where its numbers come from."""
-    corpus = load_corpus(profile.corpus, "heldout")
+    trains = profile.zoo is not None or profile.pretraining is not None
     return {
         "parameters": profile.model_dump(exclude={"name", "description", "hub_models"}),
         "seeds": [profile.seed],
         "models": {subject.name: subject.identity for subject in everyone},
-        "bf16_training": bool(profile.zoo) and has_fast_bf16(profile.device),
-        "corpus": {
-            "name": profile.corpus,
-            "split": "heldout",
-            "sha256": corpus_sha256(corpus),
-        },
+        "bf16_training": trains and has_fast_bf16(profile.device),
+        "corpus": corpus_record(profile.corpus),
         "device": profile.device,
     }
+
+
+def corpus_record(name: str) -> dict[str, str]:
+    """The text that something was measured on, for provenance."""
+    digest = corpus_sha256(load_corpus(name, "heldout"))
+    return {"name": name, "split": "heldout", "sha256": digest}

@@ -115,12 +115,15 @@ def collect_moments(
         fold = sum(batch.start >= border for border in borders)
         # A difference of half-precision states needs more digits than they have.
         delta = y.to(torch.promote_types(y.dtype, torch.float32)) - x
-        for group, tokens in ((moments.first, first), (moments.rest, rest)):
-            members = slices[group is moments.rest] if unpadded else tokens[batch].to(x.device)
+        for group, positions, tokens in groups:
+            members = (slice(None), positions) if unpadded else tokens[batch].to(x.device)
             group[layer].update(x[members], delta[members], fold)
 
-    rest, unpadded = mask & ~first, bool(mask.all())
-    slices = (slice(None), slice(1)), (slice(None), slice(1, None))  # views, not copies
+    unpadded = bool(mask.all())  # then tokens are taken by position, in views and not in copies
+    groups = (
+        (moments.first, slice(1), first),
+        (moments.rest, slice(1, None), mask & ~first),
+    )
     batches = list(contiguous_batches(len(input_ids), batch_size, n_folds))
     run_windows(model, input_ids, mask, batches, add, progress)
     return moments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from linlib.pretrain.mistral import train_variants, tune_plain
 from linlib.profiles import load_profile
@@ -17,7 +18,8 @@ def main() -> None:
         if profile.pretraining is None:
             raise ValueError(f"profile '{profile.name}' pretrains nothing; add `pretraining` to it")
         tuned, _ = tune_plain(profile)
-        for trained in train_variants(profile, tuned):
+        runs = train_variants(profile, tuned)
+        for trained in runs if int(os.environ.get("RANK", 0)) == 0 else ():
             print(f"{trained.model.name} -> {trained.model.folder}")
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         parser.exit(2, f"error: {error}\n")

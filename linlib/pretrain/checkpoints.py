@@ -40,9 +40,10 @@ def measure_checkpoint(model: PreTrainedModel, heldout: Tensor) -> pd.DataFrame:
     """
     was_training = model.training
     model.eval()
+    forward = type(model).forward  # the instance's own may be wrapped in mixed precision
     try:
         losses = [
-            model(input_ids=batch, labels=batch, use_cache=False).loss * len(batch)
+            forward(model, input_ids=batch, labels=batch, use_cache=False).loss * len(batch)
             for batch in heldout.to(model.device).split(BATCH)
         ]
         loss = torch.stack(losses).sum().item() / len(heldout)
@@ -79,22 +80,25 @@ def last_good_checkpoint(folder: Path) -> str | None:
 
 
 def require_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
-    """Claim a folder for one run, or find that it is that run's already.
+    """Refuse to go on in a folder that belongs to another run.
 
     Args:
-        folder: of the run; made if missing.
+        folder: of the run; it need not exist.
         settings: everything that the run depends on, JSON values.
 
     Raises:
-        ValueError: the folder belongs to a run with other settings; the message names them.
+        ValueError: the folder holds a run with other settings (the message names them), or
+            checkpoints of unknown settings.
     """
     path = folder / SETTINGS_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(settings))
     if not path.exists():
-        write_atomically(path, json.dumps(settings, indent=1, sort_keys=True))
+        if (folder / "trainer").exists() or (folder / "checkpoints").exists():
+            raise ValueError(
+                f"the checkpoints in {folder} are of a run with unknown settings: {path.name} is "
+                "missing. Train in another folder, or delete this one"
+            )
         return
-    theirs, ours = _flat(json.loads(path.read_text())), _flat(settings)
+    theirs, ours = _flat(json.loads(path.read_text())), _flat(json.loads(json.dumps(settings)))
     differences = [
         f"{key} was {theirs.get(key, 'absent')!r} and is {ours.get(key, 'absent')!r}"
         for key in sorted(theirs | ours)
@@ -105,6 +109,12 @@ def require_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
             f"the checkpoints in {folder} are of a run with other settings: "
             f"{'; '.join(differences)}. Train in another folder, or delete this one"
         )
+
+
+def keep_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write down whose folder this is; see `require_same_settings`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True))
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from joblib import Parallel, delayed, parallel_config
 from transformers import PreTrainedConfig
 
@@ -21,11 +23,25 @@ from linlib.pretrain.progress import shared_progress
 from linlib.pretrain.recipe import Recipe
 from linlib.pretrain.text import TrainingText, read_windows
 from linlib.pretrain.train import LOSSES_FILE, train
-from linlib.store import artefact_folder, build_once, code_digest, partial_folder
+from linlib.store import (
+    artefact_folder,
+    artefact_lock,
+    build_once,
+    code_digest,
+    complete_artefact,
+    partial_folder,
+    root,
+)
 
 # What decides the weights, and what decides the measurements kept beside them.
-TRAINING_CODE = tuple(f"pretrain/{name}.py" for name in ("train", "trainer", "regularise"))
-MEASURING_CODE = ("linearity", "measure", "pretrain/checkpoints.py")
+TRAINING_CODE = (
+    "models",
+    *(
+        f"pretrain/{name}.py"
+        for name in ("callback", "checkpoints", "regularise", "train", "trainer")
+    ),
+)
+MEASURING_CODE = ("linearity", "measure", "intervals.py")
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,7 @@ class Job:
             "windows": self.text.train.name,
             "recipe": asdict(self.recipe),
             "code": code_digest(*TRAINING_CODE),
-            "torch": version("torch"),
-            "transformers": version("transformers"),
+            **{package: version(package) for package in ("torch", "transformers", "accelerate")},
         }
         if self.text.heldout is not None:
             settings["heldout"] = self.text.heldout.name
@@ -110,13 +125,28 @@ def run_job(job: Job) -> TrainedModel:
             read_windows(job.text.heldout) if job.text.heldout else None,
         )
 
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _processes() == 1:
         build_once("model", job.settings, build)
-    elif not job.result.folder.is_dir():
-        build(partial_folder("model", job.settings))  # rank 0 holds the lock, and renames it
-        while not job.result.folder.is_dir():
-            time.sleep(0.1)
+    else:
+        _build_together(job, build)
     return job.result
+
+
+def _build_together(job: Job, build: Callable[[Path], None]) -> None:
+    """`build_once` in step: the first process locks, decides and renames, all of them build."""
+    group = PartialState(cpu=job.recipe.device == "cpu")
+    lock = artefact_lock("model", job.settings)
+    with lock if group.is_main_process else nullcontext():
+        (done,) = broadcast_object_list([job.result.folder.is_dir()])
+        if not done:
+            build(partial_folder("model", job.settings))
+            if group.is_main_process:
+                complete_artefact("model", job.settings)
+            PartialState().wait_for_everyone()
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def run_side_by_side(jobs: Sequence[Job], workers: int) -> list[TrainedModel]:
@@ -125,8 +155,8 @@ def run_side_by_side(jobs: Sequence[Job], workers: int) -> list[TrainedModel]:
     Where several processes share the work already (`torchrun`), one job runs after the other.
     """
     missing = [job for job in jobs if not job.result.folder.is_dir()]
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        for job in missing:
+    if _processes() > 1:
+        for job in jobs:  # each process asks the first whether it is missing
             run_job(job)
     elif missing:
         folders = {job.name: partial_folder("model", job.settings) for job in missing}
@@ -135,10 +165,15 @@ def run_side_by_side(jobs: Sequence[Job], workers: int) -> list[TrainedModel]:
             parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
             shared_progress(folders, steps),
         ):
-            Parallel()(delayed(_run_in_one_thread)(job) for job in missing)
+            Parallel()(delayed(_run_in_one_thread)(job, root()) for job in missing)
     return [job.result for job in jobs]
 
 
-def _run_in_one_thread(job: Job) -> None:
+def _run_in_one_thread(job: Job, store_root: Path) -> None:
+    os.environ["LINLIB_ROOT"] = str(store_root)  # a worker may have begun before it was set
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    run_job(job)
+    try:
+        run_job(job)
+    finally:
+        torch.set_num_threads(n_threads)  # a single worker is this very process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
@@ -14,6 +15,8 @@ from linlib.pretrain.recipe import Recipe, has_fast_bf16
 from linlib.pretrain.regularise import parse_variant
 from linlib.pretrain.text import TrainingText
 from linlib.profiles import Profile
+
+Runs = Mapping[str, Mapping[str, Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def mistral_job(
         bf16=has_fast_bf16(profile.device),
         regulariser=parse_variant(variant),
         checkpoint_every=settings.checkpoint_every,
+        windows_at_once=settings.windows_at_once,
     )
     tokenizer = load_tokenizer(text.tokenizer)
     config = mistral_config(size, tokenizer, settings.length, tuned.initializer_range)
@@ -129,7 +133,7 @@ def tune_plain(profile: Profile) -> tuple[Tuned, pd.DataFrame]:
     """Choose learning rate and initialisation by the plain model's validation loss alone.
 
     Every pair of the profile trains the first size, at full length, from a seed that is not
-    compared later. Linearity is not looked at.
+    compared later; the other sizes take over its choice. Linearity is not looked at.
 
     Returns:
         The choice, and the sweep: columns `size`, `learning_rate`, `initializer_range`, `seed`,
@@ -155,11 +159,17 @@ def tune_plain(profile: Profile) -> tuple[Tuned, pd.DataFrame]:
     return grid[best], sweep.assign(chosen=sweep.index == best)
 
 
-def train_variants(profile: Profile, tuned: Tuned) -> list[Variant]:
-    """Train every size, variant and seed of the profile that the store lacks, side by side."""
+def train_variants(profile: Profile, tuned: Tuned, runs: Runs | None = None) -> list[Variant]:
+    """Train sizes, variants and seeds that the store lacks, side by side.
+
+    Args:
+        profile: sets corpus, length and batch.
+        tuned: learning rate and initialisation, the same for all.
+        runs: size -> variant -> seeds; None is all that the profile compares.
+    """
     wanted = [
         (size, variant, seed)
-        for size, variants in profile.pretraining.runs.items()
+        for size, variants in (runs or profile.pretraining.runs).items()
         for variant, seeds in variants.items()
         for seed in seeds
     ]

@@ -22,6 +22,7 @@ class Recipe:
         seed: of initialisation and data order.
         device: "cpu" or "cuda".
         bf16: mixed precision.
+        windows_at_once: windows of a process in memory together; a batch of more is accumulated.
         regulariser: added to the language-model loss; None trains the plain model.
         checkpoint_every: steps between checkpoints, beside the log-spaced ones.
     """
@@ -33,6 +34,7 @@ class Recipe:
     seed: int
     device: str = "cpu"
     bf16: bool = False
+    windows_at_once: int | None = None
     regulariser: Regulariser | None = None
     checkpoint_every: int | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows, train_tokenizer
 from linlib.models import load_tokenizer
-from linlib.store import build_once
+from linlib.store import build_once, code_digest
 
 WINDOWS_FILE = "windows.safetensors"
 
@@ -50,7 +51,13 @@ class TrainingText:
             heldout_windows: of the held-out split.
         """
         text = load_corpus(corpus, "train")
-        recipe = {"corpus": corpus_sha256(text), "vocab_size": vocab_size}
+        sha256 = corpus_sha256(text)
+        recipe = {
+            "corpus": sha256,
+            "vocab_size": vocab_size,
+            "code": code_digest("corpora/tokens.py"),
+            "tokenizers": version("tokenizers"),
+        }
         tokenizer = build_once(
             "tokenizer", recipe, lambda folder: train_tokenizer(text, vocab_size, folder)
         )
@@ -65,10 +72,12 @@ class TrainingText:
                 )
 
             size = {"length": length, "split": split, "windows": most}
+            if split == "heldout":
+                size["heldout"] = corpus_sha256(load_corpus(corpus, split))
             return build_once("windows", recipe | size, build)
 
         heldout = windows("heldout", heldout_windows) if heldout_windows else None
-        return cls(recipe["corpus"], tokenizer, windows("train", most_windows), heldout)
+        return cls(sha256, tokenizer, windows("train", most_windows), heldout)
 
 
 def read_windows(folder: Path) -> Tensor:

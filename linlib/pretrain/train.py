@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,35 +16,24 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from linlib.pretrain.callback import CheckpointCallback
 from linlib.pretrain.checkpoints import (
+    keep_settings,
     last_good_checkpoint,
-    measure_checkpoint,
     require_same_settings,
-    save_checkpoint,
 )
-from linlib.pretrain.progress import report_progress
 from linlib.pretrain.recipe import Recipe
 from linlib.pretrain.trainer import RegularisedTrainer
 from linlib.store.frames import write_atomically
 
-# Columns of a checkpoint's measurement -> the names of their means over layers in TensorBoard.
-LOGGED = {
-    "validation_loss": "validation/language_model_loss",
-    "linearity_score": "linearity/mean_linearity_score",
-    "linearity_no_residual": "linearity/mean_linearity_no_residual",
-}
 LOSSES_FILE = "losses.json"  # written last: a folder that has it is finished
 
 
@@ -73,17 +63,15 @@ def train(
     Raises:
         ValueError: the folder holds a run with other settings (they are named), the batch cannot
             be split over the processes, or there is nothing to regularise.
-        FloatingPointError: the loss became NaN or infinite.
+        FloatingPointError: the loss or a weight became NaN or infinite; the step is named.
     """
-    require_same_settings(
-        folder,
-        {
-            "config": config.to_diff_dict() | {"transformers_version": None},
-            "recipe": asdict(recipe),
-            "windows": _digest(windows),
-            "heldout": None if heldout is None else _digest(heldout),
-        },
-    )
+    settings = {
+        "config": config.to_diff_dict() | {"transformers_version": None},
+        "recipe": asdict(recipe),
+        "windows": _digest(windows),
+        "heldout": None if heldout is None else _digest(heldout),
+    }
+    require_same_settings(folder, settings)
     if (folder / LOSSES_FILE).exists():
         return  # finished, and killed before anybody took note
     disable_progress_bar()  # of transformers, for every file saved: the runs share one bar
@@ -91,19 +79,21 @@ def train(
     # At the zoo's short windows the plain attention trains faster on a CPU than the fused one.
     attention = "eager" if recipe.device == "cpu" else "sdpa"
     trainer = RegularisedTrainer(
-        AutoModelForCausalLM.from_config(config, attn_implementation=attention),
+        AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=attention),
         _arguments(recipe, folder / "trainer"),
         train_dataset=Dataset.from_dict(
             {"input_ids": windows.numpy(), "labels": windows.numpy()}
         ).with_format("torch"),
         regulariser=recipe.regulariser,
     )
+    keep_settings(folder, settings)
     trainer.remove_callback(PrinterCallback)  # losses go to losses.json and to TensorBoard
     if trainer.is_world_process_zero():
         writer = SummaryWriter(str(folder / "tensorboard"))
-        trainer.add_callback(_Checkpoints(recipe, tokenizer, folder, heldout, writer))
+        trainer.add_callback(CheckpointCallback(recipe, tokenizer, folder, heldout, writer))
         trainer.add_callback(TensorBoardCallback(writer))
     trainer.train(resume_from_checkpoint=last_good_checkpoint(folder / "trainer"))
+    trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         _finish(trainer, tokenizer, folder)
     trainer.accelerator.wait_for_everyone()
@@ -123,24 +113,29 @@ def _digest(windows: Tensor) -> str:
 
 def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
     n_processes = int(os.environ.get("WORLD_SIZE", 1))
-    if recipe.batch_size % n_processes:
+    share = recipe.batch_size // n_processes
+    at_once = min(recipe.windows_at_once or share, share)
+    if recipe.batch_size != n_processes * share or share % max(at_once, 1):
         raise ValueError(
             f"a batch of {recipe.batch_size} windows cannot be split over {n_processes} "
-            "processes; choose a number of processes that divides it"
+            f"processes, {recipe.windows_at_once or 'all'} windows at once; choose numbers that "
+            "divide it"
         )
+    logging_steps = max(recipe.steps // 20, 1)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.batch_size // n_processes,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=share // at_once,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup_steps,
         weight_decay=0.1,
         seed=recipe.seed,
         data_seed=recipe.seed,
-        logging_steps=max(recipe.steps // 20, 1),
+        logging_steps=logging_steps,
         save_strategy="steps",
-        save_steps=max(recipe.steps // 10, 1),
+        save_steps=2 * logging_steps,  # a resumed run logs means over the same steps
         save_total_limit=2,
         disable_tqdm=True,
         report_to="none",
@@ -149,44 +144,3 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         dataloader_pin_memory=recipe.device != "cpu",
         ddp_find_unused_parameters=False,
     )
-
-
-class _Checkpoints(TrainerCallback):
-    """Save and measure the model at its steps, and tell the parent process how far the run is."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        tokenizer: PreTrainedTokenizerBase,
-        folder: Path,
-        heldout: Tensor | None,
-        writer: SummaryWriter,
-    ) -> None:
-        self.steps = set(recipe.checkpoints)
-        self.tokenizer = tokenizer
-        self.folder = folder
-        self.heldout = heldout
-        self.writer = writer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
-    ) -> None:
-        self._save(kwargs["model"], state.global_step)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
-    ) -> None:
-        self._save(kwargs["model"], state.global_step)
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        report_progress(self.folder, state.global_step, losses[-1] if losses else None)
-
-    def _save(self, model: PreTrainedModel, step: int) -> None:
-        target = self.folder / "checkpoints" / f"step{step}"
-        if step not in self.steps or target.exists():
-            return
-        measured = None if self.heldout is None else measure_checkpoint(model, self.heldout)
-        save_checkpoint(model, self.tokenizer, target, measured)
-        if measured is not None:
-            means = measured[measured["tokens"] == "all"][list(LOGGED)].mean()
-            for name, tag in LOGGED.items():
-                self.writer.add_scalar(tag, means[name], step)

@@ -30,6 +30,13 @@ class RegularisedTrainer(Trainer):
     def __init__(self, *args, regulariser: Regulariser | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.regulariser = regulariser
+        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs in one process would mix up the states that are "
+                "regularised; start one process a GPU with torchrun or accelerate launch, or show "
+                "this process one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
         self._parts: dict[str, list[Tensor]] = {LANGUAGE_MODEL_LOSS: [], REGULARISER: []}
         if regulariser is not None:
             require_adjacent(len(decoder_blocks(self.model)))
@@ -53,7 +60,7 @@ class RegularisedTrainer(Trainer):
             loss, result = super().compute_loss(model, inputs, True, num_items_in_batch)
         term = self.regulariser(outputs, inputs.get("attention_mask"))
         if num_items_in_batch is not None:  # the loss is then a share of an accumulated batch
-            term = term / self.args.gradient_accumulation_steps
+            term = term / self.current_gradient_accumulation_steps
         self._keep(model, loss, term)
         total = loss + term.to(loss)
         return (total, result) if return_outputs else total

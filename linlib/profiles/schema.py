@@ -71,6 +71,8 @@ class PretrainingSettings(_Settings):
     """Seed of the models that tune the recipe; none of those compared."""
     workers: PositiveInt = 2
     """Models trained side by side, one thread each."""
+    windows_at_once: PositiveInt | None = None
+    """Windows in the memory of a device; a larger batch is accumulated. None: all."""
 
 
 class HubCheckpoints(_Settings):

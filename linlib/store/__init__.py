@@ -2,8 +2,10 @@
 
 from linlib.store.artefacts import (
     artefact_folder,
+    artefact_lock,
     build_once,
     code_digest,
+    complete_artefact,
     partial_folder,
     recipe_key,
 )
@@ -12,9 +14,11 @@ from linlib.store.paths import cache_folder, figures_folder, results_folder, roo
 
 __all__ = [
     "artefact_folder",
+    "artefact_lock",
     "build_once",
-    "code_digest",
     "cache_folder",
+    "code_digest",
+    "complete_artefact",
     "figures_folder",
     "load_frame",
     "load_paper",

@@ -45,15 +45,27 @@ def build_once(kind: str, recipe: Mapping[str, object], build: Callable[[Path], 
     folder = artefact_folder(kind, recipe)
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with artefact_lock(kind, recipe):
         if not folder.is_dir():
             partial = partial_folder(kind, recipe)
             partial.mkdir(exist_ok=True)
             build(partial)
-            (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, sort_keys=True))
-            partial.rename(folder)
+            complete_artefact(kind, recipe)
     return folder
+
+
+def artefact_lock(kind: str, recipe: Mapping[str, object]) -> FileLock:
+    """The lock that whoever builds an artefact holds."""
+    folder = artefact_folder(kind, recipe)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{folder}.lock")
+
+
+def complete_artefact(kind: str, recipe: Mapping[str, object]) -> None:
+    """Give a partial folder that holds everything its final name."""
+    partial = partial_folder(kind, recipe)
+    (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, sort_keys=True))
+    partial.rename(artefact_folder(kind, recipe))
 
 
 def artefact_folder(kind: str, recipe: Mapping[str, object]) -> Path:
