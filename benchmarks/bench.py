@@ -38,6 +38,13 @@ def run_task(task: str, **arguments: object) -> dict:
         return json.loads(out.read_text())
 
 
+def against_target(what: str, value: float, limit: float, at_least: bool = False) -> list[str]:
+    """A line that says whether a target is reached."""
+    reached = value >= limit if at_least else value <= limit
+    wanted = f"at {'least' if at_least else 'most'} {limit:g}"
+    return [f"{what}: {value:.3g}, target {wanted}: **{'reached' if reached else 'missed'}**.", ""]
+
+
 def heading(device: str) -> list[str]:
     """What ran where."""
     machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
@@ -68,7 +75,7 @@ def scoring_section(n_tokens: int) -> list[str]:
         for method in METHODS:
             print(f"scoring: {method}", flush=True)
             rows.append((method, run_task("score_states", method=method, states=states)))
-    ours = rows[0][1]["seconds"]
+    ours, official = (rows[number][1]["seconds"] for number in (0, 1))
     table = [
         "## Scoring the same states",
         "",
@@ -85,7 +92,7 @@ def scoring_section(n_tokens: int) -> list[str]:
             f"| {method} | {result['seconds']:.2f} | {result['seconds'] / ours:.1f} | "
             f"{result['extra_memory_mib']:.0f} | {error:.1e} |"
         )
-    return [*table, ""]
+    return [*table, "", *against_target("Times faster than official", official / ours, 20, True)]
 
 
 def adversarial_section() -> list[str]:
@@ -101,11 +108,12 @@ def adversarial_section() -> list[str]:
     ]
     clouds = [adversarial_states(seed) for seed in ADVERSARIAL_SEEDS]
     truth = [float64_svd(x, y) for x, y in clouds]
-    for name, make in METHODS.items():
-        score = make()
-        error = _largest_error([score(x, y) for x, y in clouds], truth)
-        table.append(f"| {name} | {error:.1e} |")
-    return [*table, ""]
+    errors = {
+        name: _largest_error([score(x, y) for x, y in clouds], truth)
+        for name, score in ((name, make()) for name, make in METHODS.items())
+    }
+    table += [f"| {name} | {error:.1e} |" for name, error in errors.items()]
+    return [*table, "", *against_target("Error of linlib", next(iter(errors.values())), 1e-5)]
 
 
 def _largest_error(scores: list, truth: list) -> float:
@@ -115,13 +123,15 @@ def _largest_error(scores: list, truth: list) -> float:
 
 def profile_section(shape: str, sizes: dict[int, int], device: str, dtype: str) -> list[str]:
     """A whole profile beside the bare forward pass, and its peak memory, by number of tokens."""
-    rows, peaks = [], []
+    rows, peaks, targets = [], [], []
     for n_tokens, repeats in sizes.items():
         print(f"profile: {n_tokens} tokens", flush=True)
         common = {"shape": shape, "n_tokens": n_tokens, "device": device, "dtype": dtype}
         times = run_task("profile_against_forward", repeats=repeats, **common)
         peaks.append(times["peak_memory_mib"])
         bare, whole = (statistics.median(times[name]) for name in ("forward", "profile"))
+        if device == "cpu":
+            targets += against_target(f"Ratio at {n_tokens} tokens", whole / bare, 1.15)
         rows.append(
             f"| {n_tokens} | {bare:.1f} | {whole:.1f} | {whole / bare:.3f} | "
             f"{n_tokens / whole:.0f} | {peaks[-1]:.0f} |"
@@ -139,9 +149,8 @@ def profile_section(shape: str, sizes: dict[int, int], device: str, dtype: str) 
         "|---:|---:|---:|---:|---:|---:|",
         *rows,
         "",
-        f"From the fewest tokens to the most, peak memory changes by "
-        f"{100 * (peaks[-1] / peaks[0] - 1):+.1f}%.",
-        "",
+        *targets,
+        *against_target("Peak memory, most tokens over fewest", peaks[-1] / peaks[0], 1.1),
     ]
 
 
@@ -165,17 +174,20 @@ def regulariser_section() -> list[str]:
         {"d_model": 768, "n_blocks": 12, "n_heads": 12, "batch_size": 8, "repeats": 8},
     ]
     variants = ["plain", "cosine-0.5", "mse-0.5"]
-    rows = []
-    for shape in shapes:
+    rows, targets = [], []
+    for shape, most in zip(shapes, (8, 5), strict=True):
         print(f"regularised training: d = {shape['d_model']}", flush=True)
         seconds = run_task("training_step", variants=variants, **shape)
         plain = seconds["plain"]
         for variant in variants:
             pairs = zip(seconds[variant], plain, strict=True)
-            added = statistics.median(mine / theirs for mine, theirs in pairs) - 1
+            added = 100 * (statistics.median(mine / theirs for mine, theirs in pairs) - 1)
+            if variant != "plain":
+                name = f"Added by {variant} at d = {shape['d_model']}, percent"
+                targets += against_target(name, added, most)
             rows.append(
                 f"| {shape['d_model']} | {shape['n_blocks']} | {variant} | "
-                f"{1e3 * statistics.median(seconds[variant]):.0f} | {100 * added:+.1f}% |"
+                f"{1e3 * statistics.median(seconds[variant]):.0f} | {added:+.1f}% |"
             )
     return [
         "## What a regulariser adds to a training step",
@@ -188,6 +200,7 @@ def regulariser_section() -> list[str]:
         "|---:|---:|---|---:|---:|",
         *rows,
         "",
+        *targets,
     ]
 
 
@@ -207,7 +220,7 @@ def main() -> None:
         path = HERE / "results_cuda.md"
     else:
         page += scoring_section(16384) + adversarial_section()
-        page += profile_section("gpt2", {16384: 2, 131072: 1}, device, "float32")
+        page += profile_section("gpt2", {16384: 3, 131072: 1}, device, "float32")
         page += regulariser_section()
         path = HERE / "results.md"
     path.write_text("\n".join(page))
