@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,11 +27,10 @@ from linlib.pretrain import (
     TrainedModel,
     checkpoint_steps,
     train,
-    train_variants,
     train_zoo,
-    tune_plain,
     zoo_config,
 )
+from linlib.pretrain import __main__ as pretrain_command
 from linlib.pretrain.trainer import RegularisedTrainer
 from linlib.pretrain.zoo import KINDS
 from linlib.profiles import load_profile
@@ -103,6 +103,7 @@ REGULARISED = replace(RECIPE, regulariser=Regulariser("cosine", 0.5), checkpoint
 ALONE = """
 import sys
 from dataclasses import replace
+from pathlib import Path
 from datasets import Dataset
 sys.path.insert(0, sys.argv[1])
 from conftest import SENTENCES
@@ -172,18 +173,39 @@ def torchrun(command, **environment):
     )
 
 
-def test_a_whole_profile_is_pretrained_by_two_processes(tmp_path, monkeypatch):
-    command = [sys.executable, "-m", "linlib.pretrain", "--profile", "smoke"]
+TOGETHER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_pretrain import few_runs
+from linlib.pretrain import train_variants, tune_plain
+train_variants(few_runs(), tune_plain(few_runs())[0])
+"""
+
+
+def few_runs():
+    """The smoke profile with one model to tune and one to compare."""
+    profile = load_profile("smoke")
+    few = {"runs": {"mistral-150m-smoke": {"cosine-0.5": (0,)}}, "initializer_ranges": (0.02,)}
+    pretraining = profile.pretraining.model_copy(update=few)
+    return profile.model_copy(update={"pretraining": pretraining})
+
+
+def test_what_two_processes_pretrain_one_process_finds(tmp_path, monkeypatch, capsys):
+    command = [sys.executable, "-c", TOGETHER, os.path.dirname(__file__)]
     done = torchrun(command, LINLIB_ROOT=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
-    printed = {line.split(" -> ")[1] for line in done.stdout.splitlines() if " -> " in line}
     models = tmp_path / "data" / "cache" / "model"
     before = sorted(models.iterdir())
-    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))  # one process finds what two have trained
-    profile = load_profile("smoke")
-    runs = train_variants(profile, tune_plain(profile)[0])
-    assert {str(run.model.folder) for run in runs} == printed
-    assert sorted(models.iterdir()) == before and not list(models.glob("*.partial"))
+    assert len([path for path in before if path.is_dir()]) == 2
+    assert not list(models.glob("*.partial"))
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    monkeypatch.setattr(pretrain_command, "load_profile", lambda name: few_runs())
+    monkeypatch.setattr(sys, "argv", ["pretrain", "--profile", "smoke"])
+    pretrain_command.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    name, folder = line.split(" -> ")
+    assert name == "mistral-150m-smoke cosine-0.5 seed 0" and Path(folder) in before
+    assert sorted(models.iterdir()) == before
 
 
 def test_two_processes_train_the_model_that_one_trains(tmp_path, regularised, tokenizer_folder):
