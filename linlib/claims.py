@@ -55,14 +55,18 @@ def near_linear(profile: str) -> Finding:
 
 
 def falls_in_pretraining(profile: str) -> Finding:
-    """Supported where every model's mean score ends below its first trained checkpoint's."""
+    """Supported where every model's mean score ends below its first checkpoint's after step 0.
+
+    Contradicted where none does.
+    """
     frame = load_frame("fig2_pretraining_dynamics", profile).query("tokens == 'all' and step > 0")
     means = frame.groupby(["model", "step"])["linearity_score"].mean().groupby("model")
     change = means.last() - means.first()
     falls = int((change < 0).sum())
     verdict = {len(change): SUPPORTED, 0: CONTRADICTED}.get(falls, MIXED)
     ours = (
-        f"falls in {falls} of {len(change)} models, by {-change.max():.2f} to {-change.min():.2f}"
+        f"from step 1 to the end it falls in {falls} of {len(change)} models "
+        f"(changes from {change.min():+.2f} to {change.max():+.2f})"
     )
     return Finding("pretraining lowers linearity with residual", ours, verdict)
 

@@ -91,15 +91,16 @@ frame.round(3).head()
 # ## What to expect
 #
 # If the claim holds, the cosine line lies below the plain one at every depth, and their bands (95%
-# intervals over seeds) do not touch. The dotted line is what noise would score.
+# intervals over seeds) do not touch. Thin lines are single seeds; the dotted line is what noise
+# would score.
 
 # %%
 everything = frame.query("tokens == 'all'")
-sizes = list(everything["size"].unique())
+sizes, variants = (list(everything[column].unique()) for column in ("size", "variant"))
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
 for ax, size in zip(axes, sizes):
     group = everything[everything["size"] == size]
-    plots.interval_lines(group, "linearity_no_residual", "variant", ax)
+    plots.interval_lines(group, "linearity_no_residual", "variant", ax, groups=variants)
     ax.axhline(group["null_score"].max(), ls=":", color=plots.NULL_COLOUR, label="noise, d/(n-1)")
     ax.set(title=size, xlabel="Normalized depth (layer / L)", xlim=(0, 1.03), ylim=(0, 1.04))
 axes[0].set_ylabel("Linearity score w/o residual")
@@ -121,9 +122,8 @@ fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squee
 for ax, size in zip(axes, sizes):
     group = training[training["size"] == size]
     differences = paired_differences(group, ["size", "step"], "linearity_no_residual")
-    plots.difference_lines(differences, "variant", ax)
-    ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    ax.set(title=size, xlabel="Training step")
+    plots.difference_lines(differences, "variant", ax, groups=variants)
+    plots.step_axis(ax, group["step"].max()).set(title=size)
 axes[0].set_ylabel("Score w/o residual, minus plain")
 plots.legend(fig, axes[0])
 plots.save(fig, figures_folder(profile) / "fig4_regularised_linearity_training")
@@ -141,7 +141,8 @@ plots.show(fig)
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
 for ax, size in zip(axes, sizes):
     group = training[training["size"] == size]
-    plots.path_lines(group, "validation_loss", "linearity_no_residual", "variant", ax)
+    columns = ["validation_loss", "linearity_no_residual", "variant"]
+    plots.path_lines(group, *columns, ax, groups=variants)
     ax.set(title=size, xlabel="Validation loss, nats per token")
     ax.invert_xaxis()
 axes[0].set_ylabel("Score w/o residual, mean over layers")

@@ -57,12 +57,23 @@ def training_frame():
 def test_dynamics_draw_means_over_layers_and_a_band_over_seeds(ax):
     plots.dynamics_lines(training_frame(), "score", ax)
     lines = {line.get_label(): line for line in ax.get_lines()}
+    assert ax.get_xlim()[0] < 0 and [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1"]
     np.testing.assert_allclose(lines["A"].get_ydata(), [1, 0.9, 0.6])
     np.testing.assert_allclose(lines["B"].get_ydata(), [1.01, 0.91, 0.61])
     assert "noise would score, d/(n-1)" in lines and ax.get_xscale() == "symlog"
     _, several = ax.collections
     half = stats.t.ppf(0.975, 2) * stats.sem([0.0, 0.01, 0.02])
-    assert several.get_paths()[0].vertices[:, 1].max() == pytest.approx(1.01 + half)
+    assert several.get_paths()[0].vertices[:, 1].max() == 1  # no score exceeds it
+    lowest = several.get_paths()[0].vertices[:, 1].min()
+    assert lowest == pytest.approx(0.61 - half)
+
+
+def test_panels_share_the_colours_of_all_groups(ax):
+    frame = training_frame().rename(columns={"layer": "depth"})
+    alone = frame[frame["variant"] == "B"]
+    plots.interval_lines(alone, "score", "variant", ax, x="step", groups=["A", "B"])
+    (line,) = [line for line in ax.get_lines() if line.get_label() == "B"]
+    assert line.get_color() == plots.palette(["A", "B"])["B"]
 
 
 def test_differences_stand_beside_the_line_of_none(ax):

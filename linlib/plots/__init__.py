@@ -9,6 +9,7 @@ from linlib.plots.lines import (
     norm_lines,
     path_lines,
     quartile_lines,
+    step_axis,
     thin_lines,
 )
 from linlib.plots.style import (
@@ -41,6 +42,7 @@ __all__ = [
     "quartile_lines",
     "save",
     "show",
+    "step_axis",
     "thin_lines",
     "use_style",
 ]

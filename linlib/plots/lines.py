@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -84,38 +86,76 @@ def dynamics_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
     Args:
         frame: one row a model, seed, step and layer, one token group. The band of a model with
             several seeds is their 95% interval.
-        score: the column drawn.
-        ax: where; steps are on a logarithmic scale with a place for step 0.
+        score: the column drawn, at most 1.
+        ax: where.
     """
     means = frame.groupby(["model", "seed", "step"])[[score, "null_score"]].mean().reset_index()
     interval_lines(means, score, "model", ax, x="step")
     null = means["null_score"].max()
     ax.axhline(null, ls=":", color=NULL_COLOUR, label="noise would score, d/(n-1)")
+    ax.set(ylim=(None, 1.04))
+    return step_axis(ax, means["step"].max())
+
+
+def step_axis(ax: Axes, last: int) -> Axes:
+    """A logarithmic axis of training steps up to `last`, with a place for step 0."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    ax.set(xlabel="Training step", ylim=(None, 1.04))
+    ticks = [0, *(10**power for power in range(len(str(last))))]
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    ax.set_xticks([], minor=True)
+    ax.set(xlabel="Training step", xlim=(-0.3, 1.5 * last))
     return ax
 
 
-def interval_lines(frame: pd.DataFrame, value: str, by: str, ax: Axes, x: str = "depth") -> Axes:
-    """Mean over seeds of a column against `x`, and its 95% interval as a band; one line a group.
+def interval_lines(
+    frame: pd.DataFrame,
+    score: str,
+    by: str,
+    ax: Axes,
+    x: str = "depth",
+    groups: Sequence[str] | None = None,
+) -> Axes:
+    """Mean over seeds of a score against `x`, its 95% interval as a band, every seed a thin line.
 
     Args:
         frame: one row a group, seed and `x`.
-        value: the column drawn.
+        score: the column drawn; a band ends at 1, which no score exceeds.
         by: the column that tells the groups apart.
         ax: where.
         x: the column of the horizontal axis.
+        groups: all groups of the figure, so that panels share colours; None: those of `frame`.
     """
-    return _bands(over_seeds(frame, [by, x], value), by, ax, x)
+    groups = frame[by] if groups is None else groups
+    colours = palette(groups)
+    for (group, _), rows in frame.groupby([by, "seed"]):
+        ax.plot(rows[x], rows[score], color=colours[group], lw=0.7, alpha=0.5)
+    rows = over_seeds(frame, [by, x], score)
+    return _bands(rows.assign(high=rows["high"].clip(upper=1)), by, ax, x, groups)
 
 
-def difference_lines(differences: pd.DataFrame, by: str, ax: Axes, x: str = "step") -> Axes:
-    """Differences from a control with their intervals, beside the line of no difference."""
+def difference_lines(
+    differences: pd.DataFrame,
+    by: str,
+    ax: Axes,
+    x: str = "step",
+    groups: Sequence[str] | None = None,
+) -> Axes:
+    """Differences from a control with their intervals, beside the line of no difference.
+
+    Args:
+        differences: as `intervals.paired_differences` gives them.
+        by: the column that tells the groups apart.
+        ax: where.
+        x: the column of the horizontal axis.
+        groups: all groups of the figure, so that panels share colours.
+    """
     ax.axhline(0, ls=":", color=NULL_COLOUR)
-    return _bands(differences, by, ax, x)
+    return _bands(differences, by, ax, x, differences[by] if groups is None else groups)
 
 
-def path_lines(frame: pd.DataFrame, x: str, y: str, by: str, ax: Axes) -> Axes:
+def path_lines(
+    frame: pd.DataFrame, x: str, y: str, by: str, ax: Axes, groups: Sequence[str] | None = None
+) -> Axes:
     """Two measurements against each other along training, as means over seeds; one line a group.
 
     Args:
@@ -124,16 +164,18 @@ def path_lines(frame: pd.DataFrame, x: str, y: str, by: str, ax: Axes) -> Axes:
         y: the column of the vertical axis.
         by: the column that tells the groups apart.
         ax: where.
+        groups: all groups of the figure, so that panels share colours.
     """
-    colours, shapes = palette(frame[by]), markers(frame[by])
+    groups = frame[by] if groups is None else groups
+    colours, shapes = palette(groups), markers(groups)
     for group, rows in frame.groupby(by):
         means = rows.groupby("step")[[x, y]].mean()
         ax.plot(means[x], means[y], "--", marker=shapes[group], color=colours[group], label=group)
     return ax
 
 
-def _bands(rows: pd.DataFrame, by: str, ax: Axes, x: str) -> Axes:
-    colours, shapes = palette(rows[by]), markers(rows[by])
+def _bands(rows: pd.DataFrame, by: str, ax: Axes, x: str, groups: Sequence[str]) -> Axes:
+    colours, shapes = palette(groups), markers(groups)
     for group, line in rows.groupby(by):
         colour = colours[group]
         ax.plot(line[x], line["mean"], "--", marker=shapes[group], color=colour, label=group)
