@@ -33,6 +33,7 @@
 
 # %%
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 
 from linlib import plots
@@ -140,7 +141,7 @@ means.groupby("model").agg(["first", "max", "last"]).round(3)
 trained = means.query("step > 0").reset_index()
 ranks = trained.groupby("model")[["step", *scores]].corr(method="spearman")["step"].unstack()
 change = trained.groupby("model")[scores].last() - trained.groupby("model")[scores].first()
-ranks[scores].join(change, lsuffix=" (rank)", rsuffix=" (change)").round(2)
+pd.concat({"rank": ranks[scores], "change": change}, axis=1).round(2)
 
 # %% [markdown]
 # ## Deviations
