@@ -15,6 +15,11 @@ export TOKENIZERS_PARALLELISM := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
+# Notebooks are drawn two at a time, unless -j says otherwise; sub-makes take part in that.
+ifeq ($(MAKELEVEL)$(findstring j,$(firstword -$(MAKEFLAGS))),0)
+MAKEFLAGS += --jobs=2
+endif
+
 .DELETE_ON_ERROR:
 .PHONY: help env all measure figures report smoke test lint bench verify notebooks lab clean \
         $(DRAW) $(EXECUTE)
