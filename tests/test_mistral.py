@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from linlib.experiments import dynamics, regularised
 from linlib.models import decoder_blocks, load_tokenizer
 from linlib.pretrain import (
     SIZES,
@@ -103,3 +104,34 @@ def test_every_variant_and_seed_is_a_run_of_its_own(compared):
     assert (plain.model.losses["regulariser"] == 0).all()
     assert (cosine.model.losses["regulariser"] > 0).all()
     assert train_variants(profile, tuned) == runs
+
+
+def test_figure_4_compares_what_was_trained(compared):
+    profile, tuned, _, runs = compared
+    frames = regularised.measure(profile).frames
+    assert set(frames) == {"", "_training", "_comparison", "_sweep"}
+    last = frames[""]
+    assert set(last["model"]) == {run.model.name for run in runs}
+    assert (last.groupby("model")["layer"].max() >= 3).all() and last["null_score"].max() < 1
+    training = frames["_training"].query("tokens == 'all'")
+    assert set(training["step"]) == {0, 1, 2, 4, 8, 12, 16}
+    plain = last.query("size == 'mistral-150m-smoke' and variant == 'plain' and seed == 0")
+    mean = training.query("size == 'mistral-150m-smoke' and variant == 'plain' and seed == 0")
+    assert mean.query("step == 16")["linearity_score"].item() == pytest.approx(
+        plain.query("tokens == 'all'")["linearity_score"].mean()
+    )
+    pairs = frames["_comparison"].groupby("size")["pair"].unique().map(set).to_dict()
+    assert pairs == {
+        "mistral-150m-smoke": {"cosine-0.5", "mse-0.5"},
+        "mistral-650m-smoke": {"cosine-0.5"},
+    }
+
+
+def test_figure_2_follows_the_plain_model_alone(compared):
+    profile, _, _, runs = compared
+    followed = dynamics._plain_mistrals(profile)
+    assert [(run.size, run.variant, run.seed) for run in followed] == [
+        ("mistral-150m-smoke", "plain", 0),
+        ("mistral-150m-smoke", "plain", 1),
+    ]
+    assert all(run in runs for run in followed)

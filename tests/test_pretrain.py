@@ -126,11 +126,10 @@ def arguments(folder, tokenizer_folder, which):
     return ["-c", ALONE, os.path.dirname(__file__), str(folder), str(tokenizer_folder), which]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_killed_at_a_random_step_ends_with_the_same_loss(
-    tmp_path, regularised, corpus, tokenizer_folder, seed
+    tmp_path, regularised, corpus, tokenizer_folder
 ):
-    step = random.Random(seed).randrange(3, 20)
+    step = random.Random().randrange(3, 20)
     command = [sys.executable, *arguments(tmp_path, tokenizer_folder, "regularised")]
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
