@@ -25,8 +25,9 @@ from linlib.linearity import BlockMoments
 from linlib.measure import linearity_profile
 from linlib.models import watch_blocks
 from linlib.models.stream import run_backbone
-from linlib.pretrain import has_fast_bf16, parse_variant
+from linlib.pretrain import parse_variant
 from linlib.pretrain.trainer import RegularisedTrainer
+from linlib.training import has_fast_bf16
 
 LENGTH = 128  # tokens in a window
 BATCH = 32  # windows in a forward pass

@@ -25,6 +25,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, float(mean - half), float(mean + half)
 
 
+def binomial_interval(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of independent answers: (low, high)."""
+    interval = stats.binomtest(int(correct), int(n)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Interval of a column over the seeds of every group.
 

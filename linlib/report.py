@@ -56,9 +56,11 @@ def _section(name: str, profile: str) -> list[str]:
     frame, record = load_frame(name, profile), load_provenance(name, profile)
     corpus, packages = record["corpus"], record["packages"]
     figures = sorted(figures_folder(profile).glob(f"{name}*.png"))
+    tables = sorted(figures_folder(profile).glob(f"{name}.md"))
     return [
         f"## {name}",
         "",
+        *(table.read_text() for table in tables),
         *(f"![{figure.stem}]({figure.name})\n" for figure in figures),
         f"`data/results/{profile}/{name}.csv`: {len(frame)} rows. Measured {record['measured_at']} "
         f"on {record['device']} in {record['wall_seconds']} s, seeds {record['seeds']}, on "

@@ -1,14 +1,21 @@
 """Tasks of storyworld: SuperGLUE's columns, balanced, true, unreadable without a passage."""
 
+import re
 from collections import Counter
+from itertools import islice
+from random import Random
 
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from linlib.corpora.storyworld import tasks
-from linlib.corpora.storyworld.tasks import FACTS, TASKS
+from linlib.corpora.storyworld import tasks, words
+from linlib.corpora.storyworld.dataset import records
+from linlib.corpora.storyworld.exercises import render_exercise
+from linlib.corpora.storyworld.questions import FACTS, STATES, about_fact, about_state
+from linlib.corpora.storyworld.stories import capitalised, story_paragraphs
+from linlib.corpora.storyworld.tasks import TASKS, _questions
 
 COLUMNS = {
     "boolq": ["question", "passage", "idx", "label"],
@@ -63,57 +70,87 @@ def test_no_label_can_be_read_without_the_passage(task):
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.open)
 def test_true_values_are_told_and_false_ones_contradict(fact):
-    for record, rng in tasks._stories("test", "train", 200):
-        true, false = (tasks._value(fact, record, rng, kind) for kind in (True, False))
-        story = tasks.render_story(record)
-        paragraphs = story.split("\n\n")
-        assert true == fact.of(record) != false
-        assert true in story
-        if fact.paragraph is not None:
-            assert len(paragraphs) == 4 and true in paragraphs[fact.paragraph]
+    for record in islice(records("train"), 200):
+        question = about_fact(fact, record, Random(record.key))
+        paragraphs = story_paragraphs(record)
+        assert question.true == fact.of(record) != question.false
+        assert question.true in paragraphs[fact.paragraph]
+        if fact.once:
+            others = [p for number, p in enumerate(paragraphs) if number != fact.paragraph]
+            claimed = question.claim(question.true)
+            assert not any(claimed in other for other in others)
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.open)
+def test_a_state_is_one_thing_in_the_trouble_and_another_at_the_end(state):
+    record = next(records("train"))
+    trouble, ending = (about_state(state, record, told_in) for told_in in (1, 3))
+    assert (trouble.true, trouble.false) == (state.trouble, state.ending)
+    assert (ending.true, ending.false) == (state.ending, state.trouble)
+
+
+def test_the_paragraphs_tell_the_states():
+    """Sorrow and loss are told in the second paragraph alone, joy and the return in the last."""
+    for record in islice(records("train"), 300):
+        trouble, ending = story_paragraphs(record)[1::2]
+        assert record.sad in trouble and record.glad in ending
+        assert not any(re.search(rf"\b{word}\b", ending) for word in words.SAD)
+        assert not any(re.search(rf"\b{word}\b", trouble) for word in words.GLAD)
+
+
+def asked(task, split, n_rows, **options):
+    return [question for question, _ in _questions(task, split, n_rows, **options)]
 
 
 def test_labels_follow_from_the_record():
-    for row, (record, _) in zip(
-        TASKS["boolq"]("train", 300), tasks._stories("boolq", "train", 300), strict=True
-    ):
-        fact = fact_of("yes_no", record, row["question"])
-        expected = tasks._worded(fact.yes_no, record, fact.of(record))
-        assert (row["question"] == expected) == bool(row["label"])
-        assert row["passage"] == tasks.render_story(record)
-
-
-def fact_of(form, record, text):
-    """The fact that a text names: of the templates that fit it, the longest."""
-    fitting = []
-    for fact in FACTS:
-        before, _, after = tasks._worded(getattr(fact, form), record, "VALUE").partition("VALUE")
-        if text.lower().startswith(before.lower()) and text.endswith(after):
-            fitting.append((len(before + after), fact))
-    return max(fitting, key=lambda pair: pair[0])[1]
+    rows = TASKS["boolq"]("train", 300)
+    for row, question in zip(rows, asked("boolq", "train", 300), strict=True):
+        assert (row["question"] == question.yes_no(question.true)) == bool(row["label"])
+        assert row["passage"] == story_paragraphs(question.record)[question.told_in]
+    assert {type(question.about).__name__ for question in asked("boolq", "train", 300)} == {
+        "Fact", "State"
+    }  # fmt: skip
 
 
 def test_right_answers_are_told_and_wrong_ones_are_not_the_fact():
     rows = TASKS["multirc"]("train", 400)
-    stories = tasks._stories("multirc", "train", 200)
-    for (record, _), first, second in zip(stories, rows.select(range(0, 400, 2)),
-                                          rows.select(range(1, 400, 2)), strict=True):  # fmt: skip
-        assert first["question"] == second["question"]
-        fact = next(f for f in FACTS if tasks._worded(f.open, record) == first["question"])
-        for row in (first, second):
-            told = tasks.capitalised(f"{fact.of(record)}.")
-            assert (row["answer"] == told) == bool(row["label"])
+    pairs = zip(rows.select(range(0, 400, 2)), rows.select(range(1, 400, 2)), strict=True)
+    for question, pair in zip(asked("multirc", "train", 200), pairs, strict=True):
+        assert {row["label"] for row in pair} == {0, 1}
+        for row in pair:
+            assert row["question"] == question.open()
+            assert (row["answer"] == question.claim(question.true)) == bool(row["label"])
 
 
-def test_a_premise_tells_the_fact_unless_it_is_neutral():
+def test_a_premise_tells_what_is_claimed_unless_it_is_neutral():
     rows = TASKS["cb"]("train", 300)
-    for row, (record, _) in zip(rows, tasks._stories("cb", "train", 300), strict=True):
-        fact = fact_of("claim", record, row["hypothesis"])
-        telling = tasks.render_story(record).split("\n\n")[fact.paragraph]
-        assert (telling in row["premise"]) == (row["label"] != tasks.NEUTRAL)
-        claimed = tasks._worded(fact.claim, record, fact.of(record))
+    for row, question in zip(rows, asked("cb", "train", 300, once=True), strict=True):
+        telling = story_paragraphs(question.record)[question.told_in]
+        assert (telling == row["premise"]) == (row["label"] != tasks.NEUTRAL)
         if row["label"] != tasks.NEUTRAL:
-            assert (row["hypothesis"] == claimed) == (row["label"] == tasks.ENTAILMENT)
+            true = row["hypothesis"] == question.claim(question.true)
+            assert true == (row["label"] == tasks.ENTAILMENT)
+
+
+def test_exercises_tell_the_truth_about_their_paragraph():
+    for record in islice(records("train"), 300):
+        paragraph, *lines = render_exercise(record).split("\n")
+        told_in = story_paragraphs(record).index(paragraph)
+        topics = [fact for fact in FACTS if fact.paragraph == told_in]
+        questions = [about_fact(fact, record, Random(0)) for fact in topics]
+        if told_in in (1, 3):
+            questions += [about_state(state, record, told_in) for state in STATES]
+        true = {q.claim(q.true) for q in questions}
+        true |= {f"Question: {q.open()}|Answer: {capitalised(q.true)}." for q in questions}
+        true |= {f"Question: {q.yes_no(q.true)}|Answer: yes" for q in questions}
+        denied = {q.yes_no(q.true) for q in questions}
+        joined = "\n".join(lines).replace("?\nAnswer", "?|Answer").split("\n")
+        assert 1 <= len(joined) <= 3
+        for item in joined:
+            if item.endswith("|Answer: no"):
+                assert item.split("Question: ")[1].split("|")[0] not in denied
+            else:
+                assert item in true
 
 
 def test_train_and_validation_share_no_passage(task):

@@ -44,10 +44,10 @@ def loader(
 def in_turn(*loaders: Callable[[str], Dataset]) -> Callable[[str], Dataset]:
     """Return a function that takes one text of each corpus in turn, until one of them ends."""
 
-    def load(split: str) -> Dataset:
-        return interleave_datasets([loader(split) for loader in loaders])
+    def load_all(split: str) -> Dataset:
+        return interleave_datasets([load(split).select_columns("text") for load in loaders])
 
-    return load
+    return load_all
 
 
 def _has_words(row: dict[str, str]) -> bool:

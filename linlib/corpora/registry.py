@@ -22,6 +22,7 @@ _tiny_textbooks = hub.loader(
 CORPORA: dict[str, Callable[[str], Dataset]] = {
     "pydocs": pydocs.load,
     "storyworld": storyworld.load,
+    "pydocs+storyworld": hub.in_turn(pydocs.load, storyworld.load),
     "wikitext-2": hub.loader(
         "Salesforce/wikitext", "wikitext-2-raw-v1", {"train": "train", "heldout": "test"}
     ),

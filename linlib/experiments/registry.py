@@ -36,6 +36,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig3_norms": _measured_by("norms"),
     "fig4_regularised_linearity": _measured_by("regularised"),
     "fig9_error_tails": _measured_by("error_tails"),
+    "tab1_finetuning": _measured_by("finetuning"),
 }
 
 

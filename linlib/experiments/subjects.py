@@ -18,9 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows
 from linlib.measure import StreamMoments, collect_moments
 from linlib.models import load_config, load_model, load_tokenizer
-from linlib.pretrain import TrainedModel, has_fast_bf16, train_zoo
+from linlib.pretrain import TrainedModel, train_zoo
 from linlib.profiles import HubModel, Profile
 from linlib.store import build_once, code_digest
+from linlib.training import has_fast_bf16
 
 Result = TypeVar("Result")
 
@@ -74,9 +75,13 @@ def subjects(profile: Profile) -> list[Subject]:
         Subject(label, f"zoo/{trained.folder.name}", trained.folder)
         for label, trained in zoo_models(profile).items()
     ]
-    for hub in profile.hub_models:
-        found.append(Subject(hub.label, f"{hub.id}@{commit_of(hub)}", hub.id, hub))
+    found += hub_subjects(profile.hub_models)
     return sorted(found, key=lambda subject: subject.name)
+
+
+def hub_subjects(models: Sequence[HubModel]) -> list[Subject]:
+    """Models of the hub, at the commits that their revisions stand for now."""
+    return [Subject(hub.label, f"{hub.id}@{commit_of(hub)}", hub.id, hub) for hub in models]
 
 
 def commit_of(hub: HubModel) -> str:

@@ -9,7 +9,7 @@ from linlib.models.architectures import (
     position_limit,
 )
 from linlib.models.edit import replace_blocks, skip_blocks
-from linlib.models.load import load_config, load_model, load_tokenizer
+from linlib.models.load import load_classifier, load_config, load_model, load_tokenizer
 from linlib.models.stream import residual_stream, watch_blocks
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "architecture_of",
     "decoder_blocks",
     "final_states",
+    "load_classifier",
     "load_config",
     "load_model",
     "load_tokenizer",

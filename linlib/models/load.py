@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from linlib.models.architectures import architecture_of
 
@@ -36,14 +40,53 @@ def load_model(
         ValueError: an encoder, an encoder-decoder, an architecture that linlib does not know, or
             a CUDA device where there is none.
     """
+    config = load_config(name_or_path, revision)
+    return _open(AutoModelForCausalLM, name_or_path, revision, config, dtype, device)
+
+
+def load_classifier(
+    name_or_path: str | Path,
+    n_labels: int,
+    pad_token_id: int,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """Open a decoder with a new head that classifies texts by the state of their last token.
+
+    The head is drawn from torch's global generator. Arguments and errors as `load_model`.
+
+    Args:
+        name_or_path: a folder or a hub id.
+        n_labels: classes; 1 makes a reward model.
+        pad_token_id: tells padding from text, so that the last token of a text is found; any id
+            that no text holds, of any architecture.
+        revision: branch, tag or commit on the hub.
+        dtype: of the weights.
+        device: where they go.
+    """
+    config = load_config(name_or_path, revision)
+    config.num_labels, config.pad_token_id = n_labels, pad_token_id
+    head = AutoModelForSequenceClassification
+    with _silent_about_new_head():
+        return _open(head, name_or_path, revision, config, dtype, device)
+
+
+def _open(
+    head: type,
+    name_or_path: str | Path,
+    revision: str | None,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: str | torch.device,
+) -> PreTrainedModel:
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device '{device}' was asked for, but torch finds no CUDA device here; use "
             "device='cpu', or a profile for the CPU such as 'tiny'"
         )
-    config = load_config(name_or_path, revision)
     architecture_of(config)
-    model = AutoModelForCausalLM.from_pretrained(
+    model = head.from_pretrained(
         _folder_or_hub_id(name_or_path),
         revision=revision,
         config=config,
@@ -52,6 +95,17 @@ def load_model(
         trust_remote_code=False,
     )
     return model.to(device).eval()
+
+
+@contextmanager
+def _silent_about_new_head() -> Iterator[None]:
+    """A head that is new on purpose needs no report on every load."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def load_config(name_or_path: str | Path, revision: str | None = None) -> PreTrainedConfig:

@@ -12,6 +12,7 @@ from linlib.plots.lines import (
     step_axis,
     thin_lines,
 )
+from linlib.plots.points import interval_points
 from linlib.plots.style import (
     NULL_COLOUR,
     label_outer,
@@ -31,6 +32,7 @@ __all__ = [
     "dynamics_lines",
     "error_histogram",
     "interval_lines",
+    "interval_points",
     "label_outer",
     "legend",
     "linearity_lines",

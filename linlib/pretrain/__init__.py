@@ -3,7 +3,7 @@
 from linlib.pretrain.checkpoints import checkpoint_steps
 from linlib.pretrain.jobs import Job, TrainedModel, run_job, run_side_by_side
 from linlib.pretrain.mistral import SIZES, Variant, mistral_config, train_variants, tune_plain
-from linlib.pretrain.recipe import Recipe, has_fast_bf16
+from linlib.pretrain.recipe import Recipe
 from linlib.pretrain.regularise import Regulariser, parse_variant
 from linlib.pretrain.text import TrainingText
 from linlib.pretrain.train import train
@@ -18,7 +18,6 @@ __all__ = [
     "TrainingText",
     "Variant",
     "checkpoint_steps",
-    "has_fast_bf16",
     "mistral_config",
     "parse_variant",
     "run_job",

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from linlib.measure import linearity_profile
 from linlib.store.frames import write_atomically
@@ -65,18 +64,6 @@ def save_checkpoint(
     if measurement is not None:
         measurement.to_csv(partial / MEASUREMENT_FILE, index=False)
     partial.rename(folder)
-
-
-def last_good_checkpoint(folder: Path) -> str | None:
-    """The Trainer's newest complete checkpoint; those that a kill tore apart are passed over."""
-    found = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())  # the Trainer's last file
-            return str(path)
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-    return None
 
 
 def require_same_settings(folder: Path, settings: Mapping[str, object]) -> None:

@@ -11,13 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from joblib import Parallel, delayed, parallel_config
 from transformers import PreTrainedConfig
 
 from linlib.models import load_tokenizer
+from linlib.parallel import side_by_side
 from linlib.pretrain.checkpoints import MEASUREMENT_FILE
 from linlib.pretrain.progress import shared_progress
 from linlib.pretrain.recipe import Recipe
@@ -30,12 +29,12 @@ from linlib.store import (
     code_digest,
     complete_artefact,
     partial_folder,
-    root,
 )
 
 # What decides the weights, and what decides the measurements kept beside them.
 TRAINING_CODE = (
     "models",
+    "training.py",
     *(
         f"pretrain/{name}.py"
         for name in ("callback", "checkpoints", "regularise", "train", "trainer")
@@ -161,19 +160,6 @@ def run_side_by_side(jobs: Sequence[Job], workers: int) -> list[TrainedModel]:
     elif missing:
         folders = {job.name: partial_folder("model", job.settings) for job in missing}
         steps = max(job.recipe.steps for job in missing)
-        with (
-            parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
-            shared_progress(folders, steps),
-        ):
-            Parallel()(delayed(_run_in_one_thread)(job, root()) for job in missing)
+        with shared_progress(folders, steps):
+            list(side_by_side(run_job, missing, workers))
     return [job.result for job in jobs]
-
-
-def _run_in_one_thread(job: Job, store_root: Path) -> None:
-    os.environ["LINLIB_ROOT"] = str(store_root)  # a worker may have begun before it was set
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        run_job(job)
-    finally:
-        torch.set_num_threads(n_threads)  # a single worker is this very process

@@ -11,10 +11,11 @@ from transformers import MistralConfig, PreTrainedTokenizerBase
 
 from linlib.models import load_tokenizer
 from linlib.pretrain.jobs import Job, TrainedModel, run_side_by_side
-from linlib.pretrain.recipe import Recipe, has_fast_bf16
+from linlib.pretrain.recipe import Recipe
 from linlib.pretrain.regularise import parse_variant
 from linlib.pretrain.text import TrainingText
 from linlib.profiles import Profile
+from linlib.training import has_fast_bf16
 
 Runs = Mapping[str, Mapping[str, Sequence[int]]]
 

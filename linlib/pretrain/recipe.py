@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from linlib.pretrain.checkpoints import checkpoint_steps
 from linlib.pretrain.regularise import Regulariser
 
@@ -42,10 +40,3 @@ class Recipe:
     def checkpoints(self) -> list[int]:
         """Steps at which the model is saved."""
         return checkpoint_steps(self.steps, self.checkpoint_every)
-
-
-def has_fast_bf16(device: str) -> bool:
-    """Whether mixed precision saves time on a device: it does where bf16 products are native."""
-    if device == "cpu":
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.cuda.is_bf16_supported(including_emulation=False)

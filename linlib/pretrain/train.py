@@ -27,12 +27,12 @@ from transformers.utils.logging import disable_progress_bar
 from linlib.pretrain.callback import CheckpointCallback
 from linlib.pretrain.checkpoints import (
     keep_settings,
-    last_good_checkpoint,
     require_same_settings,
 )
 from linlib.pretrain.recipe import Recipe
 from linlib.pretrain.trainer import RegularisedTrainer
 from linlib.store.frames import write_atomically
+from linlib.training import last_good_checkpoint, training_attention
 
 LOSSES_FILE = "losses.json"  # written last: a folder that has it is finished
 
@@ -76,8 +76,7 @@ def train(
         return  # finished, and killed before anybody took note
     disable_progress_bar()  # of transformers, for every file saved: the runs share one bar
     set_seed(recipe.seed)
-    # At the zoo's short windows the plain attention trains faster on a CPU than the fused one.
-    attention = "eager" if recipe.device == "cpu" else "sdpa"
+    attention = training_attention(recipe.device)
     trainer = RegularisedTrainer(
         AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=attention),
         _arguments(recipe, folder / "trainer"),

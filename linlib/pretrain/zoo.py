@@ -8,9 +8,10 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from linlib.models import load_tokenizer
 from linlib.pretrain.jobs import Job, TrainedModel, run_side_by_side
-from linlib.pretrain.recipe import Recipe, has_fast_bf16
+from linlib.pretrain.recipe import Recipe
 from linlib.pretrain.text import TrainingText
 from linlib.profiles import Profile, ZooSettings
+from linlib.training import has_fast_bf16
 
 
 def _sizes(settings: ZooSettings) -> dict[str, int]:
@@ -75,7 +76,7 @@ def train_zoo(profile: Profile) -> list[TrainedModel]:
     A second call trains nothing, and a call after a kill goes on from the last checkpoints.
     """
     zoo = profile.zoo
-    text = TrainingText.of(profile.corpus, zoo.vocab_size, zoo.length)
+    text = TrainingText.of(zoo.corpus, zoo.vocab_size, zoo.length)
     tokenizer = load_tokenizer(text.tokenizer)
     recipe = Recipe(
         steps=zoo.steps,

@@ -9,6 +9,7 @@ from itertools import count, islice
 
 from datasets import Dataset
 
+from linlib.corpora.storyworld.exercises import render_exercise
 from linlib.corpora.storyworld.preferences import render_preference
 from linlib.corpora.storyworld.record import StoryRecord, sample_record
 from linlib.corpora.storyworld.stories import render_story
@@ -29,16 +30,17 @@ def records(split: str) -> Iterator[StoryRecord]:
 
 
 def load(split: str) -> Dataset:
-    """Stories with textbook paragraphs among them: columns `text`, `kind` and `record`.
+    """Stories, each with its exercise, and lessons among them: `text`, `kind` and `record`.
 
-    `kind` is "story" or "textbook"; `record` is the story's facts as JSON, empty for a textbook
-    paragraph.
+    `kind` is "story", "exercise" or "textbook"; `record` is the story's facts as JSON, empty for a
+    textbook paragraph.
     """
     rows = []
     lessons = (seed for seed in count() if (seed % HELD_OUT_LESSON == 0) == (split == "heldout"))
     for number, record in enumerate(islice(records(split), SIZES[split])):
         told = json.dumps(asdict(record), sort_keys=True)
         rows.append({"text": render_story(record), "kind": "story", "record": told})
+        rows.append({"text": render_exercise(record), "kind": "exercise", "record": told})
         if number % LESSON_EVERY == 0:
             lesson = render_textbook(next(lessons))
             rows.append({"text": lesson, "kind": "textbook", "record": ""})

@@ -29,16 +29,15 @@ def opening(character: Character) -> str:
 
 def render_story(record: StoryRecord) -> str:
     """Tell the story: wish, obstacle, attempt, help, thanks; paragraphs apart by blank lines."""
+    return "\n\n".join(story_paragraphs(record))
+
+
+def story_paragraphs(record: StoryRecord) -> list[str]:
+    """The four paragraphs of a story: who and what, the trouble, the help, the ending."""
     rng = Random(record.style)
     words = _words(record)
-    paragraphs = [
-        _introduction(rng),
-        _trouble(rng),
-        _help(rng),
-        _ending(rng),
-    ]
-    text = "\n\n".join(" ".join(sentences) for sentences in paragraphs)
-    return capitalised(text.format(**words))
+    parts = (_introduction(rng), _trouble(rng), _help(rng), _ending(rng))
+    return [capitalised(" ".join(sentences).format(**words)) for sentences in parts]
 
 
 def _words(record: StoryRecord) -> dict[str, str]:
