@@ -45,7 +45,7 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = table.reset_index()
-    latex = flat.replace({"±": r"$\\pm$", "%": r"\\%", "_": r"\\_"}, regex=True)
+    latex = flat.map(_for_latex).rename(columns=_for_latex)
     texts = {
         "csv": flat.to_csv(index=False, lineterminator="\n"),
         "md": flat.to_markdown(index=False, disable_numparse=True) + "\n",
@@ -53,3 +53,7 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
     }
     for ending, text in texts.items():
         write_atomically(path.with_name(f"{path.name}.{ending}"), text)
+
+
+def _for_latex(cell: object) -> str:
+    return str(cell).replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$")

@@ -201,9 +201,9 @@ blocks.agg(
 # %% [markdown]
 # ## Deviations
 #
-# - At `smoke` and `tiny` the models are small twins trained here, for minutes, on docstring prose:
-#   they say how the measurement behaves and not what a large model does. `gpu` and `paper`
-#   measure hub models with the same code.
+# - At `smoke` and `tiny` the models are small twins trained here, for minutes, on docstring prose
+#   and generated stories, and measured on the prose: they say how the measurement behaves and not
+#   what a large model does. `gpu` and `paper` measure hub models with the same code.
 # - The paper does not say how it treats first positions, and scores in sample only. Both are shown
 #   here beside the paper's own quantity.
 # - `depth` is layer / L, so the first block sits at 1/L; the authors' plot starts at 0.

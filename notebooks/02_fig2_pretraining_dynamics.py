@@ -69,9 +69,9 @@ names = ["linearity_score", "linearity_no_residual", "identity_score"]
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, seed, step, layer and token group. The zoo reads docstring prose from one seed;
-# the plain Mistral twin reads `storyworld` from several, so it alone has a band, a 95% interval
-# over seeds, with its seeds as thin lines. Hub models have one seed by nature.
+# One row a model, seed, step, layer and token group. The zoo reads docstring prose and stories from
+# one seed; the plain Mistral twin reads stories from several, so it alone has a band, a 95%
+# interval over seeds, with its seeds as thin lines. Hub models have one seed by nature.
 
 # %%
 settings = load_profile(profile)

@@ -98,6 +98,33 @@ def test_long_tails(kurtosis, verdict):
     assert finding.verdict == verdict and "hold 8% of" in finding.ours
 
 
+@pytest.mark.parametrize(
+    ("tuned", "shuffled", "verdict"),
+    [
+        ({"boolq": 0.1, "cb": 0.2}, 0.0, "supported"),
+        ({"boolq": 0.1, "cb": 0.2}, 0.1, "mixed"),  # any training does that
+        ({"boolq": 0.1, "cb": 0.0}, 0.0, "mixed"),
+        ({"boolq": 0.2, "cb": -0.1}, 0.0, "mixed"),
+        ({"boolq": 0.0, "cb": -0.1}, 0.0, "contradicted"),
+        ({"boolq": 0.0, "cb": 0.0}, 0.0, "no difference shown"),
+    ],
+)
+def test_fine_tuning_raises_linearity(tuned, shuffled, verdict):
+    changes = {"task": tuned, "shuffled labels": dict.fromkeys(tuned, shuffled)}
+    rows = [
+        {"model": "m", "task": task, "training": training, "seed": seed,
+         "delta_linearity_no_residual": change + wobble}
+        for training, cells in changes.items()
+        for task, change in cells.items()
+        for seed, wobble in ((0, -0.01), (1, 0.0), (2, 0.01))
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    save_frames({"": frame}, "tab1_finetuning", "tiny", {"seeds": [0]})
+    finding = CLAIMS["10_tab1_finetuning"]("tiny")
+    assert finding.verdict == verdict
+    assert f"of 2 cells (mean change {sum(tuned.values()) / 2:+.3f})" in finding.ours
+
+
 def test_what_is_not_measured_has_no_row():
     stored("fig3_norms", pd.DataFrame({"quantity": ["ratio"], "tokens": "no first position",
                                        "median": 0.1}))  # fmt: skip

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from linlib.intervals import mean_interval, over_seeds, paired_differences
+from linlib.intervals import binomial_interval, mean_interval, over_seeds, paired_differences
 
 
 def test_the_interval_is_that_of_the_t_test():
@@ -18,6 +18,19 @@ def test_the_interval_covers_as_often_as_it_says():
     draws = np.random.default_rng(1).normal(0, 2, (2000, 3))
     covered = [low <= 0 <= high for _, low, high in map(mean_interval, draws)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_the_binomial_interval_covers_as_often_as_it_says(share):
+    drawn = np.random.default_rng(2).binomial(160, share, 3000)
+    covered = [low <= share <= high for low, high in (binomial_interval(k, 160) for k in drawn)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_binomial_interval_stays_within_shares():
+    assert binomial_interval(0, 10)[0] == 0 and binomial_interval(10, 10)[1] == 1
+    low, high = binomial_interval(80, 160)
+    assert low == pytest.approx(1 - high) and low == pytest.approx(0.423, abs=0.001)
 
 
 def test_one_value_has_no_interval():

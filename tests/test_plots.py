@@ -153,3 +153,23 @@ def test_a_spare_panel_takes_the_legend():
 def test_colours_stay_apart_for_many_models():
     colours = plots.palette([f"model {i}" for i in range(24)])
     assert len(set(colours.values())) == 24
+
+
+def test_points_show_means_intervals_and_seeds(ax):
+    rows = [
+        {"task": task, "training": training, "seed": seed, "change": change + seed / 10}
+        for training, change in (("task", 1.0), ("control", 0.0))
+        for task in ("boolq", "cb")
+        for seed in range(3)
+    ]
+    plots.interval_points(pd.DataFrame(rows), "change", "task", "training", ax, ["task", "control"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["boolq", "cb"]
+    points = {c.get_label(): c for c in ax.containers}
+    assert set(points) == {"task", "control"}
+    np.testing.assert_allclose(points["task"][0].get_xdata().astype(float), [1.1, 1.1])
+    heights = {name: c[0].get_ydata() for name, c in points.items()}
+    assert (heights["task"] < heights["control"]).all()  # the first group is the upper one
+    half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    segment = points["task"][2][0].get_segments()[0]
+    np.testing.assert_allclose(segment[:, 0], [1.1 - half, 1.1 + half])
+    assert sum(len(c.get_offsets()) for c in ax.collections if len(c.get_offsets()) == 6) == 12

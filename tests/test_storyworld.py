@@ -122,7 +122,7 @@ def test_the_corpus_looks_like_any_other():
     corpus = load_corpus("storyworld", "heldout")
     assert {"text", "kind", "record"} == set(corpus.column_names)
     kinds = Counter(corpus["kind"])
-    assert kinds["story"] == 2000 and kinds["textbook"] == 500
+    assert kinds["story"] == kinds["exercise"] == 2000 and kinds["textbook"] == 500
     assert all(json.loads(row["record"]) for row in corpus if row["kind"] == "story")
     pairs = preference_pairs("train", 20)
     assert pairs.column_names == ["chosen", "rejected"] and len(pairs) == 20

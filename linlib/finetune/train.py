@@ -65,7 +65,7 @@ class FineTuned:
 
 
 def fine_tune(
-    base: Base, train: Encoded, validation: Encoded, how: FineTuning, folder: Path
+    base: Base, train: Encoded, validation: Encoded, how: FineTuning, folder: str | Path
 ) -> FineTuned:
     """Fine-tune all weights of a decoder (section 3.3), and validate it.
 
@@ -84,6 +84,7 @@ def fine_tune(
         FloatingPointError: the loss became NaN or infinite.
     """
     _check(base, train, how)
+    folder = Path(folder)
     tokenizer = deepcopy(base.tokenizer)
     tokenizer.padding_side = "right"
     set_seed(how.seed)

@@ -1,10 +1,11 @@
 """`storyworld`: a small world of animals that help each other, told in several ways.
 
-One typed record (`StoryRecord`) holds the facts of a story; stories, preference pairs, and later
-tasks and judges, all derive from the record and never from the text.
+One typed record (`StoryRecord`) holds the facts of a story; stories, exercises, preference pairs
+and tasks all derive from the record and never from the text.
 """
 
 from linlib.corpora.storyworld.dataset import load, preference_pairs
+from linlib.corpora.storyworld.exercises import render_exercise
 from linlib.corpora.storyworld.preferences import render_preference
 from linlib.corpora.storyworld.record import Character, StoryRecord, sample_record
 from linlib.corpora.storyworld.stories import render_story
@@ -15,6 +16,7 @@ __all__ = [
     "StoryRecord",
     "load",
     "preference_pairs",
+    "render_exercise",
     "render_preference",
     "render_story",
     "render_textbook",

@@ -143,10 +143,5 @@ def about_state(state: State, record: StoryRecord, told_in: int) -> Question:
 def worded(template: str, record: StoryRecord, value: str = "") -> str:
     """A template with the story's names and a value filled in."""
     hero = record.hero
-    own = {
-        "name": hero.name,
-        "thing": record.thing,
-        "his": FORMS[hero.pronoun]["his"],
-        "value": value,
-    }
-    return capitalised(template.format(**own))
+    told = {"name": hero.name, "his": FORMS[hero.pronoun]["his"], "thing": record.thing}
+    return capitalised(template.format(**told, value=value))
