@@ -16,6 +16,8 @@ KEYS = (
     "model",
     "size",
     "variant",
+    "task",
+    "training",
     "seed",
     "at",
     "step",
@@ -41,9 +43,18 @@ def compare_frames(stored: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a numeric column: `column`, `largest` (absolute difference), `median`, `where`
         (the key of the largest); and one row for rows that only one side has, if any.
+
+    Raises:
+        ValueError: the key columns do not tell the rows apart.
     """
     keys = [key for key in KEYS if key in stored.columns]
     old, new = stored.set_index(keys).sort_index(), fresh.set_index(keys).sort_index()
+    for side, frame in (("stored", old), ("fresh", new)):
+        if not frame.index.is_unique:
+            raise ValueError(
+                f"two rows of the {side} frame have the same {keys}; name the column that tells "
+                "them apart in linlib.verify.KEYS"
+            )
     rows = []
     unmatched = len(old.index.symmetric_difference(new.index))
     if unmatched:

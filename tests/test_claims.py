@@ -99,30 +99,40 @@ def test_long_tails(kurtosis, verdict):
 
 
 @pytest.mark.parametrize(
-    ("tuned", "shuffled", "verdict"),
+    ("tuned", "shuffled", "modelled", "noise", "verdict"),
     [
-        ({"boolq": 0.1, "cb": 0.2}, 0.0, "supported"),
-        ({"boolq": 0.1, "cb": 0.2}, 0.1, "mixed"),  # any training does that
-        ({"boolq": 0.1, "cb": 0.0}, 0.0, "mixed"),
-        ({"boolq": 0.2, "cb": -0.1}, 0.0, "mixed"),
-        ({"boolq": 0.0, "cb": -0.1}, 0.0, "contradicted"),
-        ({"boolq": 0.0, "cb": 0.0}, 0.0, "no difference shown"),
+        ({"boolq": 0.1, "cb": 0.2}, 0.0, -0.1, 0.01, "supported"),
+        ({"boolq": 0.1, "cb": 0.2}, 0.15, 0.0, 0.01, "mixed"),  # any training does that
+        ({"boolq": 0.1, "cb": 0.2}, 0.0, 0.2, 0.01, "mixed"),  # even without labels
+        ({"boolq": 0.3, "cb": -0.1}, 0.0, 0.0, 0.01, "mixed"),  # not in every cell
+        ({"boolq": 0.0, "cb": -0.1}, 0.0, 0.0, 0.01, "contradicted"),
+        ({"boolq": 0.1, "cb": 0.2}, 0.0, 0.0, 0.5, "no difference shown"),
     ],
 )
-def test_fine_tuning_raises_linearity(tuned, shuffled, verdict):
-    changes = {"task": tuned, "shuffled labels": dict.fromkeys(tuned, shuffled)}
+def test_fine_tuning_raises_linearity(tuned, shuffled, modelled, noise, verdict):
+    trainings = {"task": tuned, "shuffled labels": dict.fromkeys(tuned, shuffled),
+                 "language modelling": dict.fromkeys(tuned, modelled)}  # fmt: skip
     rows = [
         {"model": "m", "task": task, "training": training, "seed": seed,
-         "delta_linearity_no_residual": change + wobble}
-        for training, cells in changes.items()
+         "delta_linearity_no_residual": change + wobble * noise * (training == "task")}
+        for training, cells in trainings.items()
         for task, change in cells.items()
-        for seed, wobble in ((0, -0.01), (1, 0.0), (2, 0.01))
+        for seed, wobble in ((0, -1), (1, 0), (2, 1))
     ]  # fmt: skip
-    frame = pd.DataFrame(rows)
-    save_frames({"": frame}, "tab1_finetuning", "tiny", {"seeds": [0]})
+    save_frames({"": pd.DataFrame(rows)}, "tab1_finetuning", "tiny", {"seeds": [0]})
     finding = CLAIMS["10_tab1_finetuning"]("tiny")
     assert finding.verdict == verdict
-    assert f"of 2 cells (mean change {sum(tuned.values()) / 2:+.3f})" in finding.ours
+    positive = sum(change > 0 for change in tuned.values())
+    assert finding.ours.startswith(f"mean change {sum(tuned.values()) / 2:+.3f} [")
+    assert f"positive in {positive} of 2 cells" in finding.ours
+
+
+def test_one_seed_shows_nothing():
+    rows = [{"model": "m", "task": "cb", "training": training, "seed": 0,
+             "delta_linearity_no_residual": 0.5}
+            for training in ("task", "shuffled labels", "language modelling")]  # fmt: skip
+    save_frames({"": pd.DataFrame(rows)}, "tab1_finetuning", "tiny", {"seeds": [0]})
+    assert CLAIMS["10_tab1_finetuning"]("tiny").verdict == "no difference shown"
 
 
 def test_what_is_not_measured_has_no_row():

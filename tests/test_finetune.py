@@ -8,11 +8,20 @@ import pytest
 import torch
 from datasets import Dataset
 from test_models import CONFIGS, tiny_config
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Trainer,
+)
 
 from linlib.corpora.benchmarks import HUB_TASKS, load_task
 from linlib.experiments import finetuning
+from linlib.experiments.subjects import hub_subjects
 from linlib.finetune import (
+    ALL_TASKS,
     LANGUAGE_MODEL,
     SHUFFLED,
     TASK,
@@ -25,6 +34,7 @@ from linlib.finetune import (
     count_correct,
     encode,
     fine_tune,
+    rows_of_tasks,
     run_jobs,
     texts_of,
 )
@@ -72,26 +82,60 @@ def test_boolq_reads_as_in_the_paper_and_cb_keeps_two_labels(tokenizer):
     assert encoded.left_out == 1 and encoded.truncated == 0
 
 
+def other_tokenizer(kind, sentences):
+    """As Llama-3 and Pythia have them (byte-level, offsets trimmed, bos added), or as Llama-2."""
+    if kind == "byte-level":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        alphabet = []
+    special = ["<unk>", "<s>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    bos = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    trimmed = processors.ByteLevel(trim_offsets=True)
+    tokenizer.post_processor = processors.Sequence([trimmed, bos]) if kind == "byte-level" else bos
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", pad_token="<pad>"
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "byte-level", "metaspace"])
 @pytest.mark.parametrize("task", ["boolq", "multirc", "cb"])
-def test_only_the_passage_is_cut_and_cuts_are_counted(tokenizer, task):
-    long = "Every block adds its contribution to the residual stream. " * 30
+def test_only_the_end_of_the_passage_is_cut_and_cuts_are_counted(tokenizer, corpus, task, kind):
+    if kind != "plain":
+        tokenizer = other_tokenizer(kind, [*corpus["text"], "paragraph: question: answer: "])
+    long = ("Every block adds  its contribution to the residual stream. " * 30).strip()
     row = {
         "boolq": {"question": "Does every block add?", "passage": long},
         "multirc": {"paragraph": long, "question": "What adds?", "answer": "Every block."},
         "cb": {"premise": long, "hypothesis": "Every block adds."},
     }[task]
+    before, after = {
+        "boolq": (f"question: {row.get('question')} passage: ", ""),
+        "multirc": ("paragraph: ", " question: What adds? answer: Every block."),
+        "cb": ("premise: ", " hypothesis: Every block adds."),
+    }[task]
     short = {key: "Every block." if value == long else value for key, value in row.items()}
     rows = Dataset.from_list([row | {"label": 1}, short | {"label": 0}])
-    encoded = encode(task, rows, tokenizer, 60)
+    encoded = encode(task, rows, tokenizer, 100)
     assert encoded.truncated == 1
-    cut, whole = (tokenizer.decode(ids) for ids in encoded.rows["input_ids"])
-    assert len(encoded.rows["input_ids"][0]) == 60
-    for value in row.values():
-        if value == long:
-            told = cut.split(": ", 2 if task == "boolq" else 1)[-1]
-            assert value.startswith(told.split(" question: ")[0].split(" hypothesis: ")[0])
-        else:
-            assert value in cut and value in whole
+    cut, whole = encoded.rows["input_ids"]
+    assert len(cut) == 100 if kind == "plain" else 90 < len(cut) <= 100
+    text, intact = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (cut, whole))
+    assert intact == f"{before}Every block.{after}"
+    kept = text.removeprefix(before.rstrip()).removesuffix(after)
+    assert text == f"{before.rstrip()}{kept}{after}" and len(kept) > 20
+    assert long.startswith(kept.strip())
+    if kind != "plain":
+        assert cut[0] == whole[0] == tokenizer.bos_token_id
 
 
 def test_a_question_that_leaves_no_room_is_refused(tokenizer):
@@ -138,15 +182,37 @@ def test_a_pair_without_a_preference_is_refused_or_counted(tokenizer, bad, probl
     assert len(encoded.rows) == 1 and encoded.left_out == 1
 
 
-def test_a_long_dialogue_loses_its_beginning(tokenizer):
+def test_a_long_dialogue_loses_what_its_answers_share(tokenizer):
     long = "Human: " + "who is it? " * 40
-    rows = Dataset.from_list([PAIR, {key: long + text for key, text in PAIR.items()}])
-    encoded = encode("reward_modeling", rows, tokenizer, 40)
+    pair = {"chosen": f"{long} It is a fox and no dog.", "rejected": f"{long} A dog."}
+    encoded = encode("reward_modeling", Dataset.from_list([PAIR, pair]), tokenizer, 60)
     assert encoded.truncated == 1
-    for key in ("chosen", "rejected"):
-        ids = encoded.rows[f"{key}_ids"][1]
-        assert len(ids) == 40 and ids[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(ids[:-1]).endswith(PAIR[key][-20:])
+    whole = {key: tokenizer(text)["input_ids"] for key, text in pair.items()}
+    cut = {key: encoded.rows[f"{key}_ids"][1] for key in pair}
+    assert max(map(len, cut.values())) == 60
+    assert {len(whole[key]) + 1 - len(ids) for key, ids in cut.items()} == {
+        len(whole["chosen"]) + 1 - 60
+    }
+    for key, ids in cut.items():
+        assert ids[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(ids[:-1]).endswith(pair[key][len(long) :])
+
+
+def test_a_bos_token_stays_and_eos_does_not_close_where_it_pads(tokenizer, corpus):
+    other = other_tokenizer("byte-level", corpus["text"])
+    other.eos_token = other.pad_token
+    long = "Human: " + "who is it? " * 40
+    rows = Dataset.from_list([{"chosen": f"{long} The fox.", "rejected": f"{long} A dog."}])
+    (chosen,) = encode("reward_modeling", rows, other, 50).rows["chosen_ids"]
+    assert chosen[0] == other.bos_token_id and chosen[-1] != other.eos_token_id
+
+
+def test_answers_that_do_not_fit_are_refused_or_counted(tokenizer):
+    pair = {"chosen": "Who? " + "The fox. " * 40, "rejected": "Who? " + "A dog. " * 40}
+    rows = Dataset.from_list([PAIR, pair])
+    with pytest.raises(ValueError, match="row 1 of .* has answers that do not fit: 60 tokens"):
+        encode("reward_modeling", rows, tokenizer, 60)
+    assert encode("reward_modeling", rows, tokenizer, 60, drop_unusable=True).left_out == 1
 
 
 # Sources
@@ -234,14 +300,17 @@ def test_a_task_is_learnt_and_its_controls_teach_nothing(make, opt_folder, token
     assert after < before - 0.05
 
 
-def test_correct_answers_are_those_that_plain_calls_give(opt_folder, tokenizer):
+def test_correct_answers_are_those_that_plain_calls_give(
+    opt_folder, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     classified, pairs = (
         make(30, 2, len(tokenizer)).rows for make in (told_by_a_word, preferring_a_word)
     )
     for rows, n_labels in ((classified, 2), (pairs, 1)):
         torch.manual_seed(0)
         model = load_classifier(opt_folder, n_labels, tokenizer.pad_token_id)
-        count = count_correct(model, tokenizer, rows, how())
+        count = count_correct(model, tokenizer, rows, how(), tmp_path)
         with torch.no_grad():
             if n_labels == 2:
                 logits = model(input_ids=torch.tensor(rows["input_ids"])).logits
@@ -253,6 +322,7 @@ def test_correct_answers_are_those_that_plain_calls_give(opt_folder, tokenizer):
                 )
                 right = chosen > rejected
         assert count == int(right.sum()) and 0 < count < 30
+    assert not list(tmp_path.iterdir())
 
 
 def test_controls_keep_the_rows_and_spoil_the_labels():
@@ -272,8 +342,9 @@ def test_controls_keep_the_rows_and_spoil_the_labels():
     assert len(control_rows(pairs, how(LANGUAGE_MODEL))) == 120
 
 
-def test_the_same_seed_gives_the_same_weights(opt_folder, tokenizer, tmp_path):
-    base, rows = Base(opt_folder, tokenizer), told_by_a_word(40, 0, len(tokenizer))
+@pytest.mark.parametrize("make", [told_by_a_word, preferring_a_word])
+def test_the_same_seed_gives_the_same_weights(make, opt_folder, tokenizer, tmp_path):
+    base, rows = Base(opt_folder, tokenizer), make(40, 0, len(tokenizer))
     weights = [
         fine_tune(base, rows, rows, how(steps=3, seed=seed), tmp_path / name).model.state_dict()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -282,12 +353,13 @@ def test_the_same_seed_gives_the_same_weights(opt_folder, tokenizer, tmp_path):
     assert not torch.equal(weights[0]["score.weight"], weights[2]["score.weight"])
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(opt_folder, tokenizer, tmp_path, monkeypatch):
-    base, rows = Base(opt_folder, tokenizer), told_by_a_word(80, 0, len(tokenizer))
+@pytest.mark.parametrize("make", [told_by_a_word, preferring_a_word])
+def test_a_killed_run_goes_on_from_its_checkpoint(
+    make, opt_folder, tokenizer, tmp_path, monkeypatch
+):
+    base, rows = Base(opt_folder, tokenizer), make(80, 0, len(tokenizer))
     recipe = how(steps=6, checkpoint_every=2)
     whole = fine_tune(base, rows, rows, recipe, tmp_path / "whole").model.state_dict()
-    from transformers import Trainer
-
     step = Trainer.training_step
 
     def die(self, *args, **kwargs):
@@ -329,6 +401,13 @@ def test_bad_settings_are_told(opt_folder, tokenizer, tmp_path, tokenizer_folder
         fine_tune(base, rows, rows, how("lora"), tmp_path)
     with pytest.raises(ValueError, match="a batch of 8 cannot be made of 3 at once"):
         fine_tune(base, rows, rows, how(texts_at_once=3), tmp_path)
+    pairs = preferring_a_word(20, 0, len(tokenizer))
+    for odd in ({"batch_size": 3}, {"texts_at_once": 1}):
+        with pytest.raises(ValueError, match=r" = \d texts cannot be made of preference pairs"):
+            fine_tune(base, pairs, pairs, how(**odd), tmp_path)
+    long = Encoded(Dataset.from_dict({"input_ids": [[5] * 65], "labels": [0]}), 0, 0)
+    with pytest.raises(ValueError, match="a text of 65 tokens does not fit the model, .* most 64"):
+        fine_tune(base, rows, long, how(), tmp_path)
     with pytest.raises(ValueError, match="no row to train on"):
         fine_tune(base, Encoded(rows.rows.select([]), 0, 0), rows, how(), tmp_path)
     unpadded = load_tokenizer(tokenizer_folder)
@@ -390,7 +469,10 @@ def test_one_epoch_of_hub_columns_runs_through_the_same_code(
     measured = finetuning.measure(profile)
     frame, layers = measured.frames[""], measured.frames["_layers"]
     assert set(frame["training"]) == {TASK, SHUFFLED, LANGUAGE_MODEL} and len(frame) == 6
-    assert measured.provenance["truncated_texts"]["OPT-125M"]["boolq"] > 0
+    data = measured.provenance["task_data"]["OPT-125M"]["boolq"]
+    assert data["train"]["truncated"] > 0 and data["train"]["rows"] == 24
+    assert data["validation"]["left_out"] == 0 and len(data["validation"]["sha256"]) == 64
+    assert frame["chance"].dropna().eq(0.5).all()
     assert set(measured.provenance["models"]) == {"OPT-125M"} == set(frame["model"])
     # Before and after are what plain calls on the same windows give.
     windows = finetuning.checkpoint_windows(profile, tokenizer)
@@ -429,3 +511,28 @@ def test_a_backbone_is_measured_through_any_head(opt_folder, tokenizer):
     assert isinstance(classifier, AutoModelForSequenceClassification._model_mapping[
         AutoConfig.for_model("opt").__class__
     ])  # fmt: skip
+
+
+def test_weights_of_a_folder_are_its_identity(tokenizer, tmp_path):
+    folder = saved_model(tmp_path / "model", tokenizer, "llama")
+    hub = HubModel(id=str(folder), label="m")
+    (before,) = hub_subjects([hub])
+    (same,) = hub_subjects([hub])
+    model = load_model(folder)
+    next(model.parameters()).data += 1
+    model.save_pretrained(folder)
+    (after,) = hub_subjects([hub])
+    assert before.identity == same.identity != after.identity
+
+
+def test_the_language_modelling_control_reads_every_task_alike(tokenizer):
+    settings = load_profile("smoke").finetuning.model_copy(
+        update={"tasks": ("boolq", "cb"), "train_texts": 6, "steps": 5, "batch_size": 4,
+                "length": 100}
+    )  # fmt: skip
+    *tasks, (name, control, _) = rows_of_tasks(settings, tokenizer)
+    texts = control.rows["input_ids"][:]
+    assert name == ALL_TASKS and len(texts) == 20
+    for place, (_, train, _) in enumerate(tasks):
+        own = train.rows["input_ids"][:]
+        assert texts[place::2] == [own[number % len(own)] for number in range(10)]

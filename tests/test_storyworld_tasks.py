@@ -5,32 +5,65 @@ from collections import Counter
 from itertools import islice
 from random import Random
 
+import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from linlib.corpora.storyworld import tasks, words
-from linlib.corpora.storyworld.dataset import records
+from linlib.corpora.storyworld import choices, tasks, words
+from linlib.corpora.storyworld.dataset import records, stories_for
 from linlib.corpora.storyworld.exercises import render_exercise
-from linlib.corpora.storyworld.questions import FACTS, STATES, about_fact, about_state
-from linlib.corpora.storyworld.stories import capitalised, story_paragraphs
+from linlib.corpora.storyworld.facts import KINDS, SKILLS, THINGS
+from linlib.corpora.storyworld.obstacles import OBSTACLES
+from linlib.corpora.storyworld.questions import FACTS, STATES, Fact, State, about_fact, about_state
+from linlib.corpora.storyworld.senses import SENSES
+from linlib.corpora.storyworld.stories import FORMS, capitalised, story_paragraphs
 from linlib.corpora.storyworld.tasks import TASKS, _questions
+from linlib.corpora.storyworld.textbook import plural
 
+CLOZE = [f"input_sentence_{n}" for n in range(1, 5)]
 COLUMNS = {
     "boolq": ["question", "passage", "idx", "label"],
     "multirc": ["paragraph", "question", "answer", "idx", "label"],
     "cb": ["premise", "hypothesis", "idx", "label"],
+    "rte": ["premise", "hypothesis", "idx", "label"],
+    "copa": ["premise", "choice1", "choice2", "question", "idx", "label"],
+    "record": ["passage", "query", "entities", "answers", "idx"],
+    "wic": ["word", "sentence1", "start1", "end1", "sentence2", "start2", "end2", "idx", "label"],
+    "storycloze": [
+        "story_id", *CLOZE, "sentence_quiz1", "sentence_quiz2", "answer_right_ending"
+    ],
+    "arc_easy": ["id", "question", "choices", "answerKey"],
+}  # fmt: skip
+# What a task's label is, and how many there are.
+LABELS = {
+    "cb": (lambda row: row["label"], 3),
+    "record": (lambda row: row["entities"].index(row["answers"][0]), 2),
+    "storycloze": (lambda row: row["answer_right_ending"] - 1, 2),
+    "arc_easy": (lambda row: "ABCD".index(row["answerKey"]), 4),
 }
+# The texts that a row shows without its passage: one, or one a choice.
 WITHOUT_PASSAGE = {
-    "boolq": lambda row: row["question"],
-    "multirc": lambda row: f"{row['question']} {row['answer']}",
-    "cb": lambda row: row["hypothesis"],
+    "boolq": lambda row: [row["question"]],
+    "multirc": lambda row: [f"{row['question']} {row['answer']}"],
+    "cb": lambda row: [row["hypothesis"]],
+    "rte": lambda row: [row["hypothesis"]],
+    "copa": lambda row: [row["choice1"], row["choice2"]],
+    "record": lambda row: [row["query"].replace("@placeholder", e) for e in row["entities"]],
+    "wic": lambda row: [row["sentence2"]],
+    "storycloze": lambda row: [row["sentence_quiz1"], row["sentence_quiz2"]],
+    "arc_easy": lambda row: row["choices"]["text"],
 }
-CLASSES = {"boolq": 2, "multirc": 2, "cb": 3}
-
-
 SIZES = {"train": 3000, "validation": 900}
+
+
+def label_of(name, row):
+    return LABELS.get(name, (lambda row: row["label"], 2))[0](row)
+
+
+def classes_of(name):
+    return LABELS.get(name, (None, 2))[1]
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -38,18 +71,19 @@ def task(request):
     return request.param, {s: TASKS[request.param](s, rows) for s, rows in SIZES.items()}
 
 
-def test_columns_are_those_of_superglue(task):
+def test_columns_are_those_of_the_original(task):
     name, splits = task
     for rows in splits.values():
-        assert rows.column_names == COLUMNS[name]
+        assert sorted(rows.column_names) == sorted(COLUMNS[name])
 
 
 def test_labels_are_balanced(task):
     name, splits = task
     for rows in splits.values():
-        counts = Counter(rows["label"])
-        assert set(counts) == set(range(CLASSES[name]))
-        assert max(counts.values()) - min(counts.values()) <= 1
+        counts = Counter(label_of(name, row) for row in rows)
+        assert set(counts) == set(range(classes_of(name)))
+        spread = max(counts.values()) - min(counts.values())
+        assert spread <= (0.1 * len(rows) if name == "record" else 1)  # its labels are names
 
 
 def test_a_task_is_the_same_every_time(task):
@@ -57,15 +91,114 @@ def test_a_task_is_the_same_every_time(task):
     assert TASKS[name]("validation", 50)[:] == splits["validation"][:50]
 
 
-def test_no_label_can_be_read_without_the_passage(task):
-    name, splits = task
+def accuracy_without_passage(name, splits, leak=None):
+    """Of a bag of words on what remains: of a text's class, or of the right choice."""
     probe = make_pipeline(
         CountVectorizer(ngram_range=(1, 2)), LogisticRegression(C=0.1, max_iter=2000)
     )
-    texts = {split: [WITHOUT_PASSAGE[name](row) for row in rows] for split, rows in splits.items()}
-    probe.fit(texts["train"], splits["train"]["label"])
-    accuracy = probe.score(texts["validation"], splits["validation"]["label"])
-    assert accuracy < 1 / CLASSES[name] + 0.05
+    rows = {
+        split: [(WITHOUT_PASSAGE[name](row), label_of(name, row)) for row in split_rows]
+        for split, split_rows in splits.items()
+    }
+    if leak is not None:
+        rows = {
+            split: [([leak(text, label) for text in texts], label) for texts, label in split_rows]
+            for split, split_rows in rows.items()
+        }
+    if len(rows["train"][0][0]) == 1:
+        probe.fit([texts[0] for texts, _ in rows["train"]], [label for _, label in rows["train"]])
+        guesses = probe.predict([texts[0] for texts, _ in rows["validation"]])
+    else:
+        seen = [(t, n == label) for texts, label in rows["train"] for n, t in enumerate(texts)]
+        probe.fit(*zip(*seen, strict=True))
+        chances = [probe.predict_proba(texts)[:, 1] for texts, _ in rows["validation"]]
+        guesses = [np.argmax(chance) for chance in chances]
+    answers = [label for _, label in rows["validation"]]
+    return np.mean([guess == answer for guess, answer in zip(guesses, answers, strict=True)])
+
+
+def test_no_label_can_be_read_without_the_passage(task):
+    name, splits = task
+    assert accuracy_without_passage(name, splits) < 1 / classes_of(name) + 0.05
+
+
+@pytest.mark.parametrize("share_of_facts", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["multirc", "cb", "rte"])
+def test_neither_states_nor_facts_give_themselves_away(name, share_of_facts, monkeypatch):
+    monkeypatch.setattr(tasks, "SHARE_OF_FACTS", share_of_facts)
+    splits = {split: TASKS[name](split, n) for split, n in SIZES.items()}
+    assert accuracy_without_passage(name, splits) < 1 / classes_of(name) + 0.05
+
+
+def test_the_probe_finds_a_leak_where_there_is_one():
+    splits = {split: TASKS["boolq"](split, n) for split, n in SIZES.items()}
+    told = accuracy_without_passage(
+        "boolq", splits, lambda text, label: f"{text} {'no yes'.split()[label]}"
+    )
+    assert told > 0.99
+
+
+def test_choices_differ_and_hold_the_answer_once(task):
+    name, splits = task
+    for row in splits["validation"]:
+        texts = WITHOUT_PASSAGE[name](row)
+        assert len(set(texts)) == len(texts)
+
+
+def test_the_right_cause_effect_and_ending_belong_to_the_story():
+    for name in ("copa", "storycloze"):
+        seed = {"copa": "copa", "storycloze": "cloze"}[name]
+        stories = choices._light_stories(seed, "train", 300)
+        for row, (record, _) in zip(TASKS[name]("train", 300), stories, strict=True):
+            assert not THINGS[record.thing].heavy
+            own = OBSTACLES[record.obstacle]
+            right = WITHOUT_PASSAGE[name](row)[label_of(name, row)]
+            wrong = WITHOUT_PASSAGE[name](row)[1 - label_of(name, row)]
+            parts = [own.rescue, own.happens, own.attempt]
+            told = [
+                part.format(
+                    thing=record.thing, name=record.hero.name, place=record.place,
+                    **FORMS[record.hero.pronoun],
+                )
+                for part in parts
+            ]  # fmt: skip
+            assert any(part.lower() in right.lower() for part in told)
+            assert not any(part.lower() in wrong.lower() for part in told)
+
+
+def test_arc_asks_what_the_world_knows():
+    questions = TASKS["arc_easy"]("train", 400)
+    skills = {f"Which animal can {can}?": name for name, (can, _, _) in SKILLS.items()}
+    for row in questions:
+        texts, right = row["choices"]["text"], "ABCD".index(row["answerKey"])
+        if row["question"] in skills:
+            kinds = [KINDS[text.split(" ", 1)[1]] for text in texts]
+            able = [skills[row["question"]] in kind.skills for kind in kinds]
+            assert able == [place == right for place in range(4)]
+        elif row["question"].startswith("Where do "):
+            plural_kind = row["question"][len("Where do ") : -len(" live?")]
+            (kind,) = [kind for kind in KINDS.values() if plural(kind.name) == plural_kind]
+            assert texts[right] == kind.home
+
+
+def test_a_name_is_asked_for_where_both_are_told():
+    for row, (_, record, _) in zip(
+        TASKS["record"]("train", 200), stories_for("record", "train", 200), strict=True
+    ):
+        assert set(row["entities"]) == {record.hero.name, record.helper.name}
+        assert row["passage"] == story_paragraphs(record)[2]
+        assert record.helper.name in row["passage"] and "@placeholder" in row["query"]
+
+
+def test_wic_marks_its_word_and_its_senses():
+    for row in TASKS["wic"]("train", 300):
+        for number in (1, 2):
+            start, end = row[f"start{number}"], row[f"end{number}"]
+            assert row[f"sentence{number}"][start:end].lower() == row["word"]
+    for word, senses in SENSES.items():
+        assert len(senses) == 2
+        for templates in senses:
+            assert all(re.search(rf"\b{word}\b", template) for template in templates)
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.open)
@@ -104,12 +237,11 @@ def asked(task, split, n_rows, **options):
 
 def test_labels_follow_from_the_record():
     rows = TASKS["boolq"]("train", 300)
-    for row, question in zip(rows, asked("boolq", "train", 300), strict=True):
+    for row, question in zip(rows, asked("boolq", "train", 300, share_of_facts=0.0), strict=True):
         assert (row["question"] == question.yes_no(question.true)) == bool(row["label"])
         assert row["passage"] == story_paragraphs(question.record)[question.told_in]
-    assert {type(question.about).__name__ for question in asked("boolq", "train", 300)} == {
-        "Fact", "State"
-    }  # fmt: skip
+    kinds = {type(question.about) for question in asked("multirc", "train", 300)}
+    assert kinds == {Fact, State}
 
 
 def test_right_answers_are_told_and_wrong_ones_are_not_the_fact():
@@ -153,10 +285,14 @@ def test_exercises_tell_the_truth_about_their_paragraph():
                 assert item in true
 
 
-def test_train_and_validation_share_no_passage(task):
-    name, splits = task
-    column = {"boolq": "passage", "multirc": "paragraph", "cb": "premise"}[name]
-    assert not set(splits["train"][column]) & set(splits["validation"][column])
+PASSAGES = {"boolq": "passage", "multirc": "paragraph", "cb": "premise", "rte": "premise",
+            "record": "passage", "storycloze": "story_id"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PASSAGES)
+def test_train_and_validation_share_no_passage(name):
+    train, validation = (set(TASKS[name](split, n)[PASSAGES[name]]) for split, n in SIZES.items())
+    assert not train & validation
 
 
 def test_an_unknown_split_is_refused():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from datasets import Dataset, load_dataset
 
-from linlib.corpora.storyworld.dataset import preference_pairs
-from linlib.corpora.storyworld.tasks import SPLITS, TASKS
+from linlib.corpora.storyworld.dataset import TASK_SPLITS, preference_pairs
+from linlib.corpora.storyworld.tasks import TASKS
 
 STORYWORLD, HUB = "storyworld", "hub"
 PREFERENCES = "reward_modeling"  # the paper's name for training on preference pairs
@@ -35,18 +35,20 @@ def load_task(source: str, task: str, split: str, n_rows: int | None = None) -> 
             storyworld, having no end, cannot give.
 
     Raises:
-        ValueError: an unknown task or split, or all rows of storyworld.
+        ValueError: an unknown task or split, one that a folder lacks, or all of storyworld.
         FileNotFoundError: the hub cannot be reached, or the folder lacks the task.
     """
     if task not in HUB_TASKS:
         raise ValueError(f"unknown task '{task}'; choose from {sorted(HUB_TASKS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split '{split}' of task '{task}'; choose from {list(SPLITS)}")
+    if split not in TASK_SPLITS:
+        raise ValueError(
+            f"unknown split '{split}' of task '{task}'; choose from {list(TASK_SPLITS)}"
+        )
     if source == STORYWORLD:
         if n_rows is None:
             raise ValueError(f"storyworld has no end: say how many rows of '{task}' to make")
         if task == PREFERENCES:
-            return preference_pairs(SPLITS[split], n_rows)
+            return preference_pairs(TASK_SPLITS[split], n_rows)
         return TASKS[task](split, n_rows)
     rows = _from_hub(task, split) if source == HUB else _from_folder(Path(source), task, split)
     if n_rows is None or n_rows >= len(rows):
@@ -70,4 +72,8 @@ def _from_folder(folder: Path, task: str, split: str) -> Dataset:
     if not path.is_dir():
         found = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else "no such folder"
         raise FileNotFoundError(f"there is no folder {path} for task '{task}'; found {found}")
-    return load_dataset(str(path), split=split)
+    present = load_dataset(str(path))
+    for name in (split, HUB_TASKS[task][1] if split == "validation" else split):
+        if name in present:
+            return present[name]
+    raise ValueError(f"the dataset in {path} has no split '{split}'; it has {list(present)}")

@@ -7,36 +7,35 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
 
-from linlib.corpora.benchmarks import PREFERENCES, load_task
 from linlib.experiments.subjects import (
+    NAMES,
     Measurement,
     Subject,
     checkpoint_windows,
     hub_subjects,
     provenance,
-    subjects,
+    zoo_subjects,
 )
 from linlib.finetune import (
+    ALL_TASKS,
     LANGUAGE_MODEL,
     SHUFFLED,
     TASK,
     Base,
-    Encoded,
     FineTuning,
     FineTuningJob,
     FineTuningResult,
-    encode,
+    chance_of,
+    rows_of_tasks,
     run_jobs,
-    texts_of,
 )
 from linlib.intervals import binomial_interval
 from linlib.measure import linearity_profile
+from linlib.models import load_model, load_tokenizer
 from linlib.profiles import FineTuningSettings, Profile
 from linlib.training import has_fast_bf16
 
-ALL_TASKS = "all tasks"  # what the language-modelling control reads: texts of each in turn
 SCORES = [
     "linearity_score", "linearity_no_residual", "heldout_score", "heldout_no_residual",
 ]  # fmt: skip
@@ -60,10 +59,10 @@ def measure(profile: Profile) -> Measurement:
             "it; add `finetuning` to its file, or choose another profile"
         )
     chosen = _chosen(profile, settings)
-    before, jobs, truncated = {}, [], {}
+    before, jobs, data = {}, [], {}
     for subject in chosen:
         before[subject.name], its_jobs = _prepare(profile, settings, subject)
-        truncated[subject.name] = {job.task: job.train.truncated for job in its_jobs}
+        data[subject.name] = {job.task: _record_of(job) for job in its_jobs}
         jobs += its_jobs
     runs, layers = [], []
     for result in run_jobs(jobs, settings.workers):
@@ -73,34 +72,47 @@ def measure(profile: Profile) -> Measurement:
             runs.append(_of_run(layers[-1], result))
     record = provenance(profile, chosen) | {
         "seeds": list(settings.seeds),
-        "truncated_texts": truncated,
+        "fine_tuned_in": "float32",
+        "task_source": settings.source,
+        "task_data": data,
     }
     return Measurement({"": pd.DataFrame(runs), "_layers": pd.concat(layers)}, record)
 
 
 def _chosen(profile: Profile, settings: FineTuningSettings) -> list[Subject]:
-    everyone = [*subjects(profile), *hub_subjects(settings.hub_models)]
-    known = {s.name.removesuffix(f" ({profile.name})"): s for s in everyone}
-    unknown = [name for name in settings.models if name not in known]
+    """The models by name; only of those that are wanted is anything trained or asked for."""
+    hub = {one.label: one for one in (*profile.hub_models, *settings.hub_models)}
+    own = {NAMES[kind] for kind in profile.zoo.models} if profile.zoo else set()
+    unknown = [name for name in settings.models if name not in hub.keys() | own]
     if unknown:
         raise ValueError(
             f"profile '{profile.name}' fine-tunes {unknown}, and has no such models; it has "
-            f"{sorted(known)}"
+            f"{sorted(hub.keys() | own)}"
         )
+    found = hub_subjects([hub[name] for name in settings.models if name in hub])
+    if own & set(settings.models):
+        found += zoo_subjects(profile)
+    known = {subject.name.removesuffix(f" ({profile.name})"): subject for subject in found}
     return [known[name] for name in settings.models]
 
 
 def _prepare(
     profile: Profile, settings: FineTuningSettings, subject: Subject
 ) -> tuple[pd.DataFrame, list[FineTuningJob]]:
-    """The profile of a model as it comes, and all its fine-tunings."""
-    model, tokenizer = subject.open(profile)
+    """The profile of a model as it comes, in float32 as it is trained, and its fine-tunings."""
+    hub = subject.settings
+    if hub is None:
+        revision, tokenizer = None, load_tokenizer(subject.source)
+    else:
+        commit = subject.identity.rpartition("@")[2]
+        revision = None if commit.startswith("local-") else commit
+        tokenizer = load_tokenizer(subject.source, revision, hub.bos_token, hub.pad_token)
     windows = checkpoint_windows(profile, tokenizer)
     measuring = {"n_folds": profile.measure.n_folds, "batch_size": profile.measure.batch_size}
-    before = linearity_profile(model.float(), windows, **measuring)
+    model = load_model(subject.source, revision, device=profile.device)
+    before = linearity_profile(model, windows, **measuring)
     del model
     gc.collect()
-    revision = subject.settings and subject.settings.revision
     jobs = [
         FineTuningJob(
             model=subject.name,
@@ -113,38 +125,23 @@ def _prepare(
             windows=windows,
             measuring=tuple(measuring.items()),
         )
-        for task, train, validation in _tasks(settings, tokenizer)
+        for task, train, validation in rows_of_tasks(settings, tokenizer)
         for how in _trainings(profile, settings, task)
     ]
     return before, jobs
 
 
-def _tasks(
-    settings: FineTuningSettings, tokenizer: object
-) -> Iterator[tuple[str, Encoded, Encoded]]:
-    """Every task with its two splits, and last the texts of all of them, without labels."""
-    trains = []
-    for task in settings.tasks:
-        splits = []
-        for split, texts in (
-            ("train", settings.train_texts),
-            ("validation", settings.validation_texts),
-        ):
-            rows = load_task(settings.source, task, split, _rows_for(task, texts))
-            splits.append(encode(task, rows, tokenizer, settings.length, settings.drop_unusable))
-        trains.append(splits[0])
-        yield task, *splits
-    texts = [texts_of(train.rows) for train in trains]
-    in_turn = [ids for turn in zip(*texts, strict=False) for ids in turn]
-    rows = Dataset.from_dict({"input_ids": in_turn[: max(map(len, texts))]})
-    yield ALL_TASKS, Encoded(rows, 0, 0), Encoded(rows.select([]), 0, 0)
-
-
-def _rows_for(task: str, texts: int | None) -> int | None:
-    """Rows that hold so many texts: a pair is two, and a third of CB's rows is not used."""
-    if texts is None:
-        return None
-    return {PREFERENCES: texts // 2, "cb": texts * 3 // 2}.get(task, texts)
+def _record_of(job: FineTuningJob) -> dict[str, dict[str, object]]:
+    """What a task's rows were, for provenance."""
+    return {
+        split: {
+            "rows": len(encoded.rows),
+            "truncated": encoded.truncated,
+            "left_out": encoded.left_out,
+            "sha256": encoded.sha256,
+        }
+        for split, encoded in (("train", job.train), ("validation", job.validation))
+    }
 
 
 def _trainings(profile: Profile, settings: FineTuningSettings, task: str) -> Iterator[FineTuning]:
@@ -191,9 +188,10 @@ def _of_run(layers: pd.DataFrame, result: FineTuningResult) -> dict[str, object]
     row = everything.iloc[0][["model", "task", "training", "seed"]].to_dict()
     row |= {"steps": result.job.how.steps, "rows": len(result.job.train.rows)}
     row |= {"correct": result.correct, "n_validation": result.n_validation}
-    low = high = share = np.nan  # a language model answers nothing
+    low = high = share = chance = np.nan  # a language model answers nothing
     if result.correct is not None:
         low, high = binomial_interval(result.correct, result.n_validation)
         share = result.correct / result.n_validation
-    row |= {"accuracy": share, "accuracy_low": low, "accuracy_high": high}
+        chance = chance_of(result.job.validation)
+    row |= {"chance": chance, "accuracy": share, "accuracy_low": low, "accuracy_high": high}
     return row | everything[names].mean().to_dict()

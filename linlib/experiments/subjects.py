@@ -71,12 +71,16 @@ def zoo_models(profile: Profile) -> dict[str, TrainedModel]:
 
 def subjects(profile: Profile) -> list[Subject]:
     """The models of a profile, sorted by name: its own, trained first if need be, and the hub's."""
-    found = [
+    found = zoo_subjects(profile) + hub_subjects(profile.hub_models)
+    return sorted(found, key=lambda subject: subject.name)
+
+
+def zoo_subjects(profile: Profile) -> list[Subject]:
+    """The models that a profile trains itself, trained if need be."""
+    return [
         Subject(label, f"zoo/{trained.folder.name}", trained.folder)
         for label, trained in zoo_models(profile).items()
     ]
-    found += hub_subjects(profile.hub_models)
-    return sorted(found, key=lambda subject: subject.name)
 
 
 def hub_subjects(models: Sequence[HubModel]) -> list[Subject]:
@@ -85,9 +89,20 @@ def hub_subjects(models: Sequence[HubModel]) -> list[Subject]:
 
 
 def commit_of(hub: HubModel) -> str:
-    """The commit that a hub model's revision stands for now; a folder's name stands for itself."""
+    """The commit that a hub model's revision stands for now; of a folder, its weights' digest."""
     config = load_config(hub.id, hub.revision)
-    return getattr(config, "_commit_hash", None) or hub.revision or "local"
+    folder = Path(hub.id)
+    if folder.is_dir():
+        return f"local-{_digest_of_weights(folder)}"
+    return getattr(config, "_commit_hash", None) or hub.revision or "main"
+
+
+def _digest_of_weights(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def each(
@@ -155,7 +170,7 @@ def moments_by_layers(
 
 def provenance(profile: Profile, everyone: Sequence[Subject]) -> dict[str, object]:
     """What a measurement knows about where its numbers come from."""
-    trains = profile.zoo is not None or profile.pretraining is not None
+    trains = any((profile.zoo, profile.pretraining, profile.finetuning))
     return {
         "parameters": profile.model_dump(exclude={"name", "description", "hub_models"}),
         "seeds": [profile.seed],

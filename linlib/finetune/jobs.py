@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -58,8 +59,9 @@ class FineTuningJob:
         """Everything that the result depends on: its key in the store."""
         return {
             "model": self.identity,
-            "train": _digest(self.train),
-            "validation": _digest(self.validation),
+            "pad_token_id": self.base.tokenizer.pad_token_id,
+            "train": self.train.sha256,
+            "validation": self.validation.sha256,
             "how": asdict(self.how),
             "windows": hashlib.sha256(self.windows.numpy().tobytes()).hexdigest(),
             "measuring": dict(self.measuring),
@@ -109,12 +111,9 @@ def _run(job: FineTuningJob) -> None:
         shutil.rmtree(folder / "trainer", ignore_errors=True)  # only an unfinished run needs it
 
     build_once("finetuned", job.settings, build)
+    gc.collect()  # a Trainer refers to itself, and would hold on to its optimiser
 
 
 def _read(job: FineTuningJob) -> FineTuningResult:
     outcome = json.loads((job.folder / OUTCOME_FILE).read_text())
     return FineTuningResult(job, pd.read_csv(job.folder / LAYERS_FILE), **outcome)
-
-
-def _digest(encoded: Encoded) -> str:
-    return hashlib.sha256(json.dumps(encoded.rows.to_dict()).encode()).hexdigest()

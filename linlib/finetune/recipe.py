@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TASK, SHUFFLED, LANGUAGE_MODEL = "task", "shuffled labels", "language modelling"
@@ -38,6 +38,22 @@ class FineTuning:
     bf16: bool = False
     texts_at_once: int | None = None
     checkpoint_every: int | None = None
+
+
+def halved_for_pairs(how: FineTuning) -> FineTuning:
+    """The same recipe counted in preference pairs, of two texts each.
+
+    Raises:
+        ValueError: an odd number of texts in a batch or at once.
+    """
+    for name in ("batch_size", "texts_at_once"):
+        if (number := getattr(how, name)) is not None and number % 2:
+            raise ValueError(
+                f"{name} = {number} texts cannot be made of preference pairs, which are two texts "
+                "each; choose an even number"
+            )
+    at_once = how.texts_at_once and how.texts_at_once // 2
+    return replace(how, batch_size=how.batch_size // 2, texts_at_once=at_once)
 
 
 def training_arguments(how: FineTuning, folder: Path) -> dict[str, object]:

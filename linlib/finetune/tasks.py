@@ -7,8 +7,11 @@ binary classification).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -57,13 +60,18 @@ class Encoded:
 
     Attributes:
         rows: columns `input_ids` and `labels`, or `chosen_ids` and `rejected_ids`.
-        truncated: texts that were cut to fit.
+        truncated: rows that were cut to fit.
         left_out: rows that are not used: CB's neutral ones, pairs without a preference.
     """
 
     rows: Dataset
     truncated: int
     left_out: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of all token ids and labels."""
+        return hashlib.sha256(json.dumps(self.rows.to_dict()).encode()).hexdigest()
 
 
 def encode(
@@ -80,8 +88,8 @@ def encode(
         rows: the dataset's own columns.
         tokenizer: the model's, a fast one.
         length: the most tokens in a text.
-        drop_unusable: leave preference pairs that prefer nothing out, and count them, instead of
-            raising.
+        drop_unusable: leave preference pairs out that prefer nothing or whose answers do not fit,
+            and count them, instead of raising.
 
     Raises:
         ValueError: an unknown task, a column that is missing, a label out of range, a question too
@@ -136,38 +144,65 @@ def _fit_passage(
             "that nothing of its passage would be left; use a model with more positions, or a "
             "larger length"
         )
-    cut = set(inside[-surplus:])
-    return [token for place, token in enumerate(ids) if place not in cut], True
+    # Everything from here to the passage's end: a token of mere space may have no width.
+    return ids[: inside[-surplus]] + ids[inside[-1] + 1 :], True
 
 
 def _encode_pairs(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, length: int, drop_unusable: bool
 ) -> Encoded:
-    """Dialogues that are too long lose their beginning: the answers, at the end, stay."""
+    """Dialogues that are too long lose the beginning of what they share: their answers stay."""
     _require_columns(PREFERENCES, rows, ("chosen", "rejected"))
-    problems = {number: problem for number, row in enumerate(rows) if (problem := _unusable(row))}
+    pairs, problems, truncated = [], {}, 0
+    for number, row in enumerate(rows):
+        try:
+            pair, was_cut = _fit_pair(row, tokenizer, length)
+        except ValueError as error:
+            problems[number] = str(error)
+            continue
+        pairs.append(pair)
+        truncated += was_cut
     if problems and not drop_unusable:
         number, problem = next(iter(problems.items()))
         raise ValueError(
             f"row {number} of task '{PREFERENCES}' {problem}, and {len(problems)} of {len(rows)} "
-            "rows are of this kind; mend the data, or leave them out with drop_unusable=True"
+            "rows cannot be used; mend the data, or leave them out with drop_unusable=True"
         )
-    kept = rows.select([number for number in range(len(rows)) if number not in problems])
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    encoded, cut = {}, [False] * len(kept)
-    for column in ("chosen", "rejected"):
-        texts = tokenizer(list(kept[column]), verbose=False)["input_ids"] if len(kept) else []
-        texts = [ids + end for ids in texts]
-        cut = [was or len(ids) > length for was, ids in zip(cut, texts, strict=True)]
-        encoded[f"{column}_ids"] = [ids[-length:] for ids in texts]
-    return Encoded(Dataset.from_dict(encoded), sum(cut), len(problems))
+    chosen, rejected = zip(*pairs, strict=True) if pairs else ((), ())
+    encoded = Dataset.from_dict({"chosen_ids": chosen, "rejected_ids": rejected})
+    return Encoded(encoded, truncated, len(problems))
 
 
-def _unusable(row: Mapping[str, str]) -> str:
-    for column in ("chosen", "rejected"):
-        if not row[column].strip():
-            return f"has an empty '{column}' text"
-    return "has the same text as chosen and rejected" if row["chosen"] == row["rejected"] else ""
+def _fit_pair(
+    row: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, length: int
+) -> tuple[tuple[list[int], list[int]], bool]:
+    """Token ids of both dialogues, as much of their shared beginning cut off as need be.
+
+    An eos token closes them, as TRL does it, unless it is the one that pads.
+    """
+    texts = (row["chosen"], row["rejected"])
+    for column, text in zip(("chosen", "rejected"), texts, strict=True):
+        if not text.strip():
+            raise ValueError(f"has an empty '{column}' text")
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    end = [] if eos is None or eos == pad else [eos]
+    chosen, rejected = (ids + end for ids in tokenizer(list(texts), verbose=False)["input_ids"])
+    if chosen == rejected:
+        raise ValueError("has the same text as chosen and rejected")
+    surplus = max(len(chosen), len(rejected)) - length
+    if surplus <= 0:
+        return (chosen, rejected), False
+    first = 1 if chosen[0] in tokenizer.all_special_ids else 0
+    shared = next(
+        (place for place, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
+        min(len(chosen), len(rejected)),
+    )
+    if shared - first < surplus:
+        raise ValueError(
+            f"has answers that do not fit: {length} tokens are allowed, and what the two share is "
+            f"{shared} of up to {length + surplus}"
+        )
+    return tuple(ids[:first] + ids[first + surplus :] for ids in (chosen, rejected)), True
 
 
 def _require_columns(name: str, rows: Dataset, columns: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,18 @@ from transformers import (
 from transformers.trainer_utils import set_seed
 from trl import RewardConfig, RewardTrainer
 
-from linlib.finetune.controls import are_pairs, control_rows
+from linlib.finetune.controls import are_pairs, control_rows, texts_of
 from linlib.finetune.recipe import (
     LANGUAGE_MODEL,
     TASK,
     TRAININGS,
     FineTuning,
+    halved_for_pairs,
     placement,
     training_arguments,
 )
 from linlib.finetune.tasks import Encoded
-from linlib.models import load_classifier, load_model
+from linlib.models import load_classifier, load_model, position_limit
 from linlib.training import last_good_checkpoint, training_attention
 
 
@@ -77,10 +78,11 @@ def fine_tune(
         train: rows of one task, as `encode` gives them; their columns tell which kind.
         validation: other rows of it.
         how: training, schedule and seed.
-        folder: for checkpoints; a run that was killed goes on from the last of them.
+        folder: for checkpoints, of this run alone; a run that was killed goes on from the last.
 
     Raises:
-        ValueError: an unknown training, a tokenizer without a pad token, or no rows.
+        ValueError: an unknown training, a tokenizer without a pad token, no rows, a text longer
+            than the model takes, or a batch that cannot be made.
         FloatingPointError: the loss became NaN or infinite.
     """
     _check(base, train, how)
@@ -90,6 +92,8 @@ def fine_tune(
     set_seed(how.seed)
     rows = train.rows if how.training == TASK else control_rows(train.rows, how)
     trainer = _trainer(base, tokenizer, rows, how, folder)
+    for used in (train, validation):
+        _require_room(trainer.model, used)
     trainer.model.set_attn_implementation(training_attention(how.device))
     trainer.remove_callback(PrinterCallback)
     outcome = trainer.train(resume_from_checkpoint=last_good_checkpoint(folder))
@@ -101,16 +105,22 @@ def fine_tune(
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     correct = None
     if how.training != LANGUAGE_MODEL:
-        correct = count_correct(model, tokenizer, validation.rows, how)
+        correct = count_correct(model, tokenizer, validation.rows, how, folder)
     return FineTuned(model, correct, len(validation.rows))
 
 
 def count_correct(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset, how: FineTuning
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    how: FineTuning,
+    folder: Path,
 ) -> int:
     """How many rows get their class, or the higher reward for the chosen text."""
     arguments = TrainingArguments(
-        per_device_eval_batch_size=(how.texts_at_once or how.batch_size) * 2, **placement(how)
+        output_dir=str(folder),
+        per_device_eval_batch_size=(how.texts_at_once or how.batch_size) * 2,
+        **placement(how),
     )
     trainer = Trainer(model, arguments, data_collator=DataCollatorWithPadding(tokenizer))
 
@@ -134,6 +144,15 @@ def _check(base: Base, train: Encoded, how: FineTuning) -> None:
         raise ValueError("there is no row to train on")
 
 
+def _require_room(model: PreTrainedModel, encoded: Encoded) -> None:
+    longest, limit = max(map(len, texts_of(encoded.rows)), default=0), position_limit(model)
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"a text of {longest} tokens does not fit the model, which takes at most {limit}; "
+            f"encode the task with length={limit} or less"
+        )
+
+
 def _trainer(
     base: Base, tokenizer: PreTrainedTokenizerBase, rows: Dataset, how: FineTuning, folder: Path
 ) -> Trainer:
@@ -144,13 +163,10 @@ def _trainer(
         collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     elif are_pairs(rows):
         model = load_classifier(base.source, 1, pad, **place)
-        halved = replace(
-            how,
-            batch_size=how.batch_size // 2,
-            texts_at_once=how.texts_at_once and how.texts_at_once // 2,
+        options = training_arguments(halved_for_pairs(how), folder)
+        arguments = RewardConfig(
+            max_length=None, activation_checkpointing=False, disable_dropout=False, **options
         )
-        options = training_arguments(halved, folder)
-        arguments = RewardConfig(max_length=None, activation_checkpointing=False, **options)
         return RewardTrainer(model, arguments, train_dataset=rows, processing_class=tokenizer)
     else:
         model = load_classifier(base.source, 2, pad, **place)

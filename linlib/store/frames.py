@@ -17,7 +17,10 @@ from filelock import FileLock
 
 from linlib.store.paths import REPOSITORY, cache_folder, results_folder
 
-PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pandas", "scikit-learn")
+PACKAGES = (
+    "torch", "transformers", "accelerate", "trl", "datasets", "tokenizers", "numpy", "pandas",
+    "scikit-learn",
+)  # fmt: skip
 
 
 def save_frames(

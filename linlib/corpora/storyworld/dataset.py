@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import count, islice
+from random import Random
 
 from datasets import Dataset
 
@@ -15,6 +16,7 @@ from linlib.corpora.storyworld.record import StoryRecord, sample_record
 from linlib.corpora.storyworld.stories import render_story
 from linlib.corpora.storyworld.textbook import HELD_OUT_LESSON, render_textbook
 
+TASK_SPLITS = {"train": "train", "validation": "heldout"}  # a benchmark's name -> ours
 SIZES = {"train": 30_000, "heldout": 2_000}
 LESSON_EVERY = 4  # one textbook paragraph to so many stories
 
@@ -27,6 +29,20 @@ def records(split: str) -> Iterator[StoryRecord]:
         if record.is_heldout == (split == "heldout") and record.key not in seen:
             seen.add(record.key)
             yield record
+
+
+def stories_for(task: str, split: str, n_rows: int) -> Iterator[tuple[int, StoryRecord, Random]]:
+    """Number, story and source of chance for each row of a task.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+    if split not in TASK_SPLITS:
+        raise ValueError(
+            f"unknown split '{split}' of task '{task}'; choose from {list(TASK_SPLITS)}"
+        )
+    for number, record in enumerate(islice(records(TASK_SPLITS[split]), n_rows)):
+        yield number, record, Random(f"{task} {record.key}")
 
 
 def load(split: str) -> Dataset:

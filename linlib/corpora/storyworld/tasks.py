@@ -1,24 +1,26 @@
-"""Questions about stories, in the columns of SuperGLUE: boolq, multirc and cb.
+"""Questions about a passage of a story, in the columns of SuperGLUE; and the table of all tasks.
 
 Every answer follows from the story's record, and a passage is the paragraph that tells it, so that
-it fits the windows of small models. Most questions ask how things stand there, which small models
-can learn; the others ask for one fact, which they must find, and whose false value is the same fact
-of another story. A question names a true value as often as a false one: without its passage it says
-nothing about its label.
+it fits the windows of small models. Most questions, and all of boolq's, ask how things stand there,
+which small models can learn; the others ask for one fact, which they must find, and whose false
+value is the same fact of another story. A question names a true value as often as a false one:
+without its passage it says nothing about its label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from random import Random
 
 from datasets import Dataset
 
-from linlib.corpora.storyworld.dataset import records
+from linlib.corpora.storyworld.choices import arc_easy, copa, storycloze
+from linlib.corpora.storyworld.dataset import stories_for
+from linlib.corpora.storyworld.obstacles import OBSTACLES
 from linlib.corpora.storyworld.questions import (
     ENDING,
     FACTS,
+    HELP,
     INTRODUCTION,
     STATES,
     TROUBLE,
@@ -26,9 +28,9 @@ from linlib.corpora.storyworld.questions import (
     about_fact,
     about_state,
 )
+from linlib.corpora.storyworld.senses import wic
 from linlib.corpora.storyworld.stories import story_paragraphs
 
-SPLITS = {"train": "train", "validation": "heldout"}  # the benchmark's name -> ours
 ENTAILMENT, CONTRADICTION, NEUTRAL = range(3)  # labels of cb, as in SuperGLUE
 SHARE_OF_FACTS = 0.1  # of the questions
 
@@ -41,7 +43,7 @@ def boolq(split: str, n_rows: int) -> Dataset:
         n_rows: how many; half of them are true.
     """
     rows = []
-    for index, (question, _) in enumerate(_questions("boolq", split, n_rows)):
+    for index, (question, _) in enumerate(_questions("boolq", split, n_rows, share_of_facts=0.0)):
         label = index % 2
         asked = question.yes_no(question.true if label else question.false)
         passage = story_paragraphs(question.record)[question.told_in]
@@ -96,19 +98,83 @@ def cb(split: str, n_rows: int) -> Dataset:
     return Dataset.from_list(rows)
 
 
-TASKS: dict[str, Callable[[str, int], Dataset]] = {"boolq": boolq, "multirc": multirc, "cb": cb}
+def rte(split: str, n_rows: int) -> Dataset:
+    """Does the premise entail the hypothesis, or not? The columns of `super_glue/rte`.
+
+    `premise`, `hypothesis`, `idx`, `label` (0 entailment, 1 not). What is not entailed contradicts
+    the premise, or is not told there: half of each.
+
+    Args:
+        split: "train" or "validation".
+        n_rows: how many; half of each label.
+    """
+    rows = []
+    for index, (question, rng) in enumerate(_questions("rte", split, n_rows, once=True)):
+        label = index % 2
+        is_silent = label == 1 and rng.random() < 0.5
+        told_in = _silent(question, rng) if is_silent else question.told_in
+        true = rng.random() < 0.5 if is_silent else label == 0
+        hypothesis = question.claim(question.true if true else question.false)
+        row = {"premise": story_paragraphs(question.record)[told_in], "hypothesis": hypothesis}
+        rows.append(row | {"idx": index, "label": label})
+    return Dataset.from_list(rows)
+
+
+def record(split: str, n_rows: int) -> Dataset:
+    """Who is meant? The columns of `super_glue/record`.
+
+    `passage`, `query` (with "@placeholder" in the place of a name), `entities`, `answers`, `idx`
+    (numbers of passage and query). The passage tells of the hero and of the helper.
+
+    Args:
+        split: "train" or "validation".
+        n_rows: how many; half of the answers are the hero.
+    """
+    rows = []
+    for index, story, rng in stories_for("record", split, n_rows):
+        about_hero = index % 2 == 0
+        query = rng.choice(_HERO_QUERIES if about_hero else _HELPER_QUERIES)
+        rescue = OBSTACLES[story.obstacle].rescue.format(thing=story.thing)
+        rows.append(
+            {
+                "passage": story_paragraphs(story)[HELP],
+                "query": query.format(thing=story.thing, rescue=rescue),
+                "entities": sorted((story.hero.name, story.helper.name)),
+                "answers": [(story.hero if about_hero else story.helper).name],
+                "idx": {"passage": index, "query": index},
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+_HERO_QUERIES = ("@placeholder got the {thing} back.", "The {thing} belonged to @placeholder.")
+_HELPER_QUERIES = ("@placeholder {rescue}.", "Because of the {thing}, @placeholder helped.")
+
+TASKS: dict[str, Callable[[str, int], Dataset]] = {
+    "arc_easy": arc_easy,
+    "boolq": boolq,
+    "cb": cb,
+    "copa": copa,
+    "multirc": multirc,
+    "record": record,
+    "rte": rte,
+    "storycloze": storycloze,
+    "wic": wic,
+}
 
 
 def _questions(
-    task: str, split: str, count: int, once: bool = False
+    task: str,
+    split: str,
+    count: int,
+    once: bool = False,
+    share_of_facts: float | None = None,
 ) -> Iterator[tuple[Question, Random]]:
     """Questions, one a story, each with its source of chance; `once`: one paragraph tells it."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split '{split}' of task '{task}'; choose from {list(SPLITS)}")
+    share = SHARE_OF_FACTS if share_of_facts is None else share_of_facts
     facts = [fact for fact in FACTS if fact.once or not once]
-    for record in islice(records(SPLITS[split]), count):
-        rng = Random(f"{task} {record.key}")
-        if rng.random() < SHARE_OF_FACTS:
+    for _, record, rng in stories_for(task, split, count):
+        if rng.random() < share:
             yield about_fact(rng.choice(facts), record, rng), rng
         else:
             told_in = rng.choice((TROUBLE, ENDING))
