@@ -145,9 +145,9 @@ def test_hub_models_go_through_every_experiment(
         for name in names
     ]
     changes = {"zoo": None, "hub_models": hub, "dtype": "bfloat16", "measure": settings}
-    changes |= {"pretraining": None, "hub_checkpoints": followed(tmp_path)}
+    changes |= {"pretraining": None, "finetuning": None, "hub_checkpoints": followed(tmp_path)}
     profile = tiny.model_copy(update={"name": "hub", **changes})
-    for name in EXPERIMENTS.keys() - {"fig4_regularised_linearity"}:
+    for name in EXPERIMENTS.keys() - {"fig4_regularised_linearity", "tab1_finetuning"}:
         frame = obtain(name, profile)
         assert set(frame["layer"]) == {1, 2, 3}
         expected = {"twin"} if name.startswith("fig2") else set(names)
@@ -156,6 +156,8 @@ def test_hub_models_go_through_every_experiment(
             assert sorted(frame["step"].unique()) == [1, 1000]
     with pytest.raises(ValueError, match="profile 'hub' pretrains no Mistral"):
         obtain("fig4_regularised_linearity", profile)
+    with pytest.raises(ValueError, match="profile 'hub' fine-tunes nothing"):
+        obtain("tab1_finetuning", profile)
     with pytest.raises(ValueError, match="profile 'hub' follows no pretraining"):
         bare = profile.model_copy(update={"hub_checkpoints": ()})
         obtain("fig2_pretraining_dynamics", bare, remeasure=True)

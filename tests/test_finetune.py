@@ -82,6 +82,12 @@ def test_boolq_reads_as_in_the_paper_and_cb_keeps_two_labels(tokenizer):
     assert encoded.left_out == 1 and encoded.truncated == 0
 
 
+WORDS = [
+    "paragraph: question: answer: premise: hypothesis: passage:",
+    "What adds? Does every block",
+]
+
+
 def other_tokenizer(kind, sentences):
     """As Llama-3 and Pythia have them (byte-level, offsets trimmed, bos added), or as Llama-2."""
     if kind == "byte-level":
@@ -111,7 +117,7 @@ def other_tokenizer(kind, sentences):
 @pytest.mark.parametrize("task", ["boolq", "multirc", "cb"])
 def test_only_the_end_of_the_passage_is_cut_and_cuts_are_counted(tokenizer, corpus, task, kind):
     if kind != "plain":
-        tokenizer = other_tokenizer(kind, [*corpus["text"], "paragraph: question: answer: "])
+        tokenizer = other_tokenizer(kind, [*corpus["text"], *WORDS])
     long = ("Every block adds  its contribution to the residual stream. " * 30).strip()
     row = {
         "boolq": {"question": "Does every block add?", "passage": long},
@@ -128,7 +134,7 @@ def test_only_the_end_of_the_passage_is_cut_and_cuts_are_counted(tokenizer, corp
     encoded = encode(task, rows, tokenizer, 100)
     assert encoded.truncated == 1
     cut, whole = encoded.rows["input_ids"]
-    assert len(cut) == 100 if kind == "plain" else 90 < len(cut) <= 100
+    assert len(cut) == 100
     text, intact = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (cut, whole))
     assert intact == f"{before}Every block.{after}"
     kept = text.removeprefix(before.rstrip()).removesuffix(after)

@@ -138,14 +138,14 @@ def _fit_passage(
         for place, (start, end) in enumerate(tokens["offset_mapping"])
         if first <= start < end <= last
     ]
-    if len(inside) <= surplus:
+    start = inside[-1] + 1 - surplus if inside else 0
+    if not inside or start <= inside[0]:
         raise ValueError(
             f"its question takes {len(ids) - len(inside)} tokens and at most {length} fit, so "
             "that nothing of its passage would be left; use a model with more positions, or a "
             "larger length"
         )
-    # Everything from here to the passage's end: a token of mere space may have no width.
-    return ids[: inside[-surplus]] + ids[inside[-1] + 1 :], True
+    return ids[:start] + ids[inside[-1] + 1 :], True
 
 
 def _encode_pairs(
