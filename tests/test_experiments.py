@@ -180,6 +180,17 @@ def test_verify_says_what_moved_and_where():
     }  # fmt: skip
 
 
+def test_verify_tells_tasks_and_trainings_apart_and_refuses_what_it_cannot():
+    stored = pd.DataFrame(
+        {"model": "m", "task": ["cb", "boolq"] * 2, "training": ["task"] * 2 + ["shuffled"] * 2,
+         "seed": 0, "accuracy": [0.5, 0.6, 0.7, 0.8]}
+    )  # fmt: skip
+    row = compare_frames(stored, stored.assign(accuracy=[0.5, 0.6, 0.9, 0.8])).iloc[0]
+    assert row["largest"] == pytest.approx(0.2) and row["where"] == "m, cb, shuffled, 0"
+    with pytest.raises(ValueError, match="two rows of the stored frame have the same"):
+        compare_frames(stored.rename(columns={"task": "chore"}), stored)
+
+
 def test_a_saved_frame_can_be_reported_without_figures(tmp_path, monkeypatch):
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
     save_frames(

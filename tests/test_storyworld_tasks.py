@@ -182,12 +182,15 @@ def test_arc_asks_what_the_world_knows():
 
 
 def test_a_name_is_asked_for_where_both_are_told():
+    heroes = 0
     for row, (_, record, _) in zip(
         TASKS["record"]("train", 200), stories_for("record", "train", 200), strict=True
     ):
+        heroes += row["answers"] == [record.hero.name]
         assert set(row["entities"]) == {record.hero.name, record.helper.name}
         assert row["passage"] == story_paragraphs(record)[2]
         assert record.helper.name in row["passage"] and "@placeholder" in row["query"]
+    assert heroes == 100
 
 
 def test_wic_marks_its_word_and_its_senses():

@@ -61,7 +61,8 @@ class Encoded:
     Attributes:
         rows: columns `input_ids` and `labels`, or `chosen_ids` and `rejected_ids`.
         truncated: rows that were cut to fit.
-        left_out: rows that are not used: CB's neutral ones, pairs without a preference.
+        left_out: rows that are not used: CB's neutral ones, pairs without a preference or with
+            answers that do not fit.
     """
 
     rows: Dataset

@@ -108,7 +108,7 @@ def _light_stories(task: str, split: str, n_rows: int) -> Iterator[tuple[StoryRe
 
 
 def _two_obstacles(record: StoryRecord, rng: Random) -> tuple[Obstacle, Obstacle]:
-    """The story's own obstacle, and that of another story, which another skill overcomes."""
+    """The story's own obstacle, and one that another skill overcomes."""
     own = OBSTACLES[record.obstacle]
     others = [o for o in OBSTACLES.values() if o.skill not in (own.skill, "carry")]
     return own, rng.choice(others)
