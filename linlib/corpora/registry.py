@@ -56,6 +56,7 @@ def load_corpus(name: str, split: str) -> Dataset:
 def corpus_sha256(corpus: Dataset) -> str:
     """Digest of all texts in order: the corpus's identity in provenance and in cache keys."""
     digest = hashlib.sha256()
-    for text in corpus["text"]:
-        digest.update(text.encode() + b"\0")
+    for batch in corpus.select_columns("text").iter(batch_size=10_000):
+        for text in batch["text"]:
+            digest.update(text.encode() + b"\0")
     return digest.hexdigest()

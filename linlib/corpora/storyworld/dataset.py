@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import count, islice
 from random import Random
 
@@ -54,7 +53,7 @@ def load(split: str) -> Dataset:
     rows = []
     lessons = (seed for seed in count() if (seed % HELD_OUT_LESSON == 0) == (split == "heldout"))
     for number, record in enumerate(islice(records(split), SIZES[split])):
-        told = json.dumps(asdict(record), sort_keys=True)
+        told = json.dumps(record.as_dict(), sort_keys=True)
         rows.append({"text": render_story(record), "kind": "story", "record": told})
         rows.append({"text": render_exercise(record), "kind": "exercise", "record": told})
         if number % LESSON_EVERY == 0:

@@ -34,10 +34,15 @@ def render_story(record: StoryRecord) -> str:
 
 def story_paragraphs(record: StoryRecord) -> list[str]:
     """The four paragraphs of a story: who and what, the trouble, the help, the ending."""
+    return [" ".join(parts) for parts in story_parts(record)]
+
+
+def story_parts(record: StoryRecord) -> list[list[str]]:
+    """The paragraphs, each as its four parts of a sentence or two."""
     rng = Random(record.style)
     words = _words(record)
-    parts = (_introduction(rng), _trouble(rng), _help(rng), _ending(rng))
-    return [capitalised(" ".join(sentences).format(**words)) for sentences in parts]
+    templates = (_introduction(rng), _trouble(rng), _help(rng), _ending(rng))
+    return [[capitalised(part.format(**words)) for part in parts] for parts in templates]
 
 
 def _words(record: StoryRecord) -> dict[str, str]:

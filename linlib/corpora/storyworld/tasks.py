@@ -1,10 +1,11 @@
 """Questions about a passage of a story, in the columns of SuperGLUE; and the table of all tasks.
 
 Every answer follows from the story's record, and a passage is the paragraph that tells it, so that
-it fits the windows of small models. Most questions, and all of boolq's, ask how things stand there,
-which small models can learn; the others ask for one fact, which they must find, and whose false
-value is the same fact of another story. A question names a true value as often as a false one:
-without its passage it says nothing about its label.
+it fits the windows of small models. Most questions, and all of boolq's, ask how things stand, which
+small models can learn; there, but for multirc, the passage is only the beginning of the paragraph,
+which tells it. The others ask for one fact, which they must find, and whose false value is the same
+fact of another story. A question names a true value as often as a false one: without its passage it
+says nothing about its label.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from linlib.corpora.storyworld.questions import (
     about_state,
 )
 from linlib.corpora.storyworld.senses import wic
-from linlib.corpora.storyworld.stories import story_paragraphs
+from linlib.corpora.storyworld.stories import story_paragraphs, story_parts
 
 ENTAILMENT, CONTRADICTION, NEUTRAL = range(3)  # labels of cb, as in SuperGLUE
 SHARE_OF_FACTS = 0.1  # of the questions
@@ -46,8 +47,8 @@ def boolq(split: str, n_rows: int) -> Dataset:
     for index, (question, _) in enumerate(_questions("boolq", split, n_rows, share_of_facts=0.0)):
         label = index % 2
         asked = question.yes_no(question.true if label else question.false)
-        passage = story_paragraphs(question.record)[question.told_in]
-        rows.append({"question": asked, "passage": passage, "idx": index, "label": label})
+        row = {"question": asked, "passage": _telling(question)}
+        rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
 
 
@@ -91,9 +92,9 @@ def cb(split: str, n_rows: int) -> Dataset:
     for index, (question, rng) in enumerate(_questions("cb", split, n_rows, once=True)):
         label = index % 3
         true = rng.random() < 0.5 if label == NEUTRAL else label == ENTAILMENT
-        told_in = _silent(question, rng) if label == NEUTRAL else question.told_in
+        premise = _silent(question, rng) if label == NEUTRAL else _telling(question)
         hypothesis = question.claim(question.true if true else question.false)
-        row = {"premise": story_paragraphs(question.record)[told_in], "hypothesis": hypothesis}
+        row = {"premise": premise, "hypothesis": hypothesis}
         rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
 
@@ -112,10 +113,10 @@ def rte(split: str, n_rows: int) -> Dataset:
     for index, (question, rng) in enumerate(_questions("rte", split, n_rows, once=True)):
         label = index % 2
         is_silent = label == 1 and rng.random() < 0.5
-        told_in = _silent(question, rng) if is_silent else question.told_in
+        premise = _silent(question, rng) if is_silent else _telling(question)
         true = rng.random() < 0.5 if is_silent else label == 0
         hypothesis = question.claim(question.true if true else question.false)
-        row = {"premise": story_paragraphs(question.record)[told_in], "hypothesis": hypothesis}
+        row = {"premise": premise, "hypothesis": hypothesis}
         rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
 
@@ -181,8 +182,21 @@ def _questions(
             yield about_state(rng.choice(STATES), record, told_in), rng
 
 
-def _silent(question: Question, rng: Random) -> int:
+def _telling(question: Question) -> str:
+    """The paragraph that tells what is asked, or its beginning, where that tells it already."""
+    return _paragraph(question, question.told_in)
+
+
+def _silent(question: Question, rng: Random) -> str:
     """A paragraph that does not tell what is asked; the first tells of no state."""
     if question.about in STATES:
-        return INTRODUCTION
-    return rng.choice([number for number in range(4) if number != question.told_in])
+        return _paragraph(question, INTRODUCTION)
+    others = [number for number in range(4) if number != question.told_in]
+    return _paragraph(question, rng.choice(others))
+
+
+def _paragraph(question: Question, number: int) -> str:
+    parts = story_parts(question.record)[number]
+    if question.about in STATES:  # sorrow is told third in its paragraph, joy first
+        parts = parts[:2] if number == ENDING else parts[:3]
+    return " ".join(parts)
