@@ -241,7 +241,7 @@ def asked(task, split, n_rows, **options):
 def test_labels_follow_from_the_record():
     rows = TASKS["boolq"]("train", 300)
     for row, question in zip(rows, asked("boolq", "train", 300, share_of_facts=0.0), strict=True):
-        assert (row["question"] == question.yes_no(question.true)) == bool(row["label"])
+        assert (f"{row['question']}?" == question.yes_no(question.true)) == bool(row["label"])
         assert row["passage"] in story_paragraphs(question.record)[question.told_in]
         record, in_trouble = question.record, question.told_in == 1
         assert (record.sad if in_trouble else record.glad) in row["passage"]
@@ -265,7 +265,7 @@ def test_a_premise_tells_what_is_claimed_unless_it_is_neutral():
         telling = story_paragraphs(question.record)[question.told_in]
         assert telling.startswith(row["premise"]) == (row["label"] != tasks.NEUTRAL)
         if row["label"] != tasks.NEUTRAL:
-            true = row["hypothesis"] == question.claim(question.true)
+            true = f"{row['hypothesis']}." == question.claim(question.true)
             assert true == (row["label"] == tasks.ENTAILMENT)
 
 

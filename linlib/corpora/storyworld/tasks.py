@@ -39,6 +39,8 @@ SHARE_OF_FACTS = 0.1  # of the questions
 def boolq(split: str, n_rows: int) -> Dataset:
     """Yes-or-no questions: `question`, `passage`, `idx`, `label` (1 is yes), as `super_glue/boolq`.
 
+    Its questions have no question mark.
+
     Args:
         split: "train" or "validation".
         n_rows: how many; half of them are true.
@@ -47,7 +49,7 @@ def boolq(split: str, n_rows: int) -> Dataset:
     for index, (question, _) in enumerate(_questions("boolq", split, n_rows, share_of_facts=0.0)):
         label = index % 2
         asked = question.yes_no(question.true if label else question.false)
-        row = {"question": asked, "passage": _telling(question)}
+        row = {"question": asked.removesuffix("?"), "passage": _telling(question)}
         rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
 
@@ -82,7 +84,7 @@ def cb(split: str, n_rows: int) -> Dataset:
     """Does the premise entail the hypothesis? The columns of `super_glue/cb`.
 
     `premise`, `hypothesis`, `idx`, `label` (0 entailment, 1 contradiction, 2 neutral). A premise
-    is neutral where it is a paragraph that does not tell.
+    is neutral where it is a paragraph that does not tell. A hypothesis has no full stop.
 
     Args:
         split: "train" or "validation".
@@ -94,7 +96,7 @@ def cb(split: str, n_rows: int) -> Dataset:
         true = rng.random() < 0.5 if label == NEUTRAL else label == ENTAILMENT
         premise = _silent(question, rng) if label == NEUTRAL else _telling(question)
         hypothesis = question.claim(question.true if true else question.false)
-        row = {"premise": premise, "hypothesis": hypothesis}
+        row = {"premise": premise, "hypothesis": hypothesis.removesuffix(".")}
         rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
 
