@@ -19,7 +19,7 @@ from linlib.corpora.storyworld.obstacles import OBSTACLES
 from linlib.corpora.storyworld.questions import FACTS, STATES, Fact, State, about_fact, about_state
 from linlib.corpora.storyworld.senses import SENSES
 from linlib.corpora.storyworld.stories import FORMS, capitalised, story_paragraphs
-from linlib.corpora.storyworld.tasks import TASKS, _questions
+from linlib.corpora.storyworld.tasks import TASKS, _claims, _question
 from linlib.corpora.storyworld.textbook import plural
 
 CLOZE = [f"input_sentence_{n}" for n in range(1, 5)]
@@ -234,25 +234,25 @@ def test_the_paragraphs_tell_the_states():
         assert not any(re.search(rf"\b{word}\b", trouble) for word in words.GLAD)
 
 
-def asked(task, split, n_rows, **options):
-    return [question for question, _ in _questions(task, split, n_rows, **options)]
-
-
 def test_labels_follow_from_the_record():
     rows = TASKS["boolq"]("train", 300)
-    for row, question in zip(rows, asked("boolq", "train", 300, share_of_facts=0.0), strict=True):
-        assert (f"{row['question']}?" == question.yes_no(question.true)) == bool(row["label"])
+    claims = _claims("boolq", "train", 300, truths=(False, True), share_of_facts=0.0)
+    for row, (question, value, _) in zip(rows, claims, strict=True):
+        assert f"{row['question']}?" == question.yes_no(value)
+        assert (value == question.true) == bool(row["label"])
         assert row["passage"] in story_paragraphs(question.record)[question.told_in]
         record, in_trouble = question.record, question.told_in == 1
         assert (record.sad if in_trouble else record.glad) in row["passage"]
-    kinds = {type(question.about) for question in asked("multirc", "train", 300)}
-    assert kinds == {Fact, State}
+    claims = _claims("cb", "train", 300, truths=(True, False, None))
+    assert {type(question.about) for question, _, _ in claims} == {Fact, State}
 
 
 def test_right_answers_are_told_and_wrong_ones_are_not_the_fact():
     rows = TASKS["multirc"]("train", 400)
     pairs = zip(rows.select(range(0, 400, 2)), rows.select(range(1, 400, 2)), strict=True)
-    for question, pair in zip(asked("multirc", "train", 200), pairs, strict=True):
+    for (_, record, rng), pair in zip(stories_for("multirc", "train", 200), pairs, strict=True):
+        question = _question(record, rng, rng.choice((1, 3)))
+        assert pair[0]["paragraph"] == story_paragraphs(record)[question.told_in]
         assert {row["label"] for row in pair} == {0, 1}
         for row in pair:
             assert row["question"] == question.open()
@@ -261,12 +261,13 @@ def test_right_answers_are_told_and_wrong_ones_are_not_the_fact():
 
 def test_a_premise_tells_what_is_claimed_unless_it_is_neutral():
     rows = TASKS["cb"]("train", 300)
-    for row, question in zip(rows, asked("cb", "train", 300, once=True), strict=True):
+    claims = _claims("cb", "train", 300, truths=(True, False, None), once=True)
+    for row, (question, value, _) in zip(rows, claims, strict=True):
         telling = story_paragraphs(question.record)[question.told_in]
         assert telling.startswith(row["premise"]) == (row["label"] != tasks.NEUTRAL)
         if row["label"] != tasks.NEUTRAL:
-            true = f"{row['hypothesis']}." == question.claim(question.true)
-            assert true == (row["label"] == tasks.ENTAILMENT)
+            assert f"{row['hypothesis']}." == question.claim(value)
+            assert (value == question.true) == (row["label"] == 0)
 
 
 def test_exercises_tell_the_truth_about_their_paragraph():
@@ -275,16 +276,19 @@ def test_exercises_tell_the_truth_about_their_paragraph():
         told_in = story_paragraphs(record).index(paragraph)
         topics = [fact for fact in FACTS if fact.paragraph == told_in]
         questions = [about_fact(fact, record, Random(0)) for fact in topics]
-        if told_in in (1, 3):
-            questions += [about_state(state, record, told_in) for state in STATES]
         true = {q.claim(q.true) for q in questions}
         true |= {f"Question: {q.open()}|Answer: {capitalised(q.true)}." for q in questions}
         true |= {f"Question: {q.yes_no(q.true)}|Answer: yes" for q in questions}
         denied = {q.yes_no(q.true) for q in questions}
+        for state in STATES if told_in in (1, 3) else ():
+            is_so, answer = (told_in == 1), "yes" if told_in == 1 else "no"
+            asked = about_state(state, record, told_in)
+            true.add(f"Question: {asked.yes_no(state.trouble)}|Answer: {answer}")
+            true.add(f"Question: {asked.claim(state.trouble)} True or False?|Answer: {is_so}")
         joined = "\n".join(lines).replace("?\nAnswer", "?|Answer").split("\n")
         assert 1 <= len(joined) <= 3
         for item in joined:
-            if item.endswith("|Answer: no"):
+            if item.endswith("|Answer: no") and item not in true:
                 assert item.split("Question: ")[1].split("|")[0] not in denied
             else:
                 assert item in true

@@ -77,10 +77,10 @@ def storycloze(split: str, n_rows: int) -> Dataset:
 
 
 def arc_easy(split: str, n_rows: int) -> Dataset:
-    """What the textbook teaches, four choices: the columns of `allenai/ai2_arc`, `ARC-Easy`.
+    """What textbook and stories teach, four choices: columns of `allenai/ai2_arc`, `ARC-Easy`.
 
     `id`, `question`, `choices` (`text` and `label`), `answerKey` ("A" .. "D"). A wrong choice is
-    true of another animal or thing, and not of the one in question.
+    true of another animal, thing or trouble, and not of the one in question.
 
     Args:
         split: "train" or "validation".
@@ -132,6 +132,21 @@ def _skill(rng: Random) -> Answered:
     return f"Which animal can {SKILLS[skill][0]}?", a(kind.name), [a(one.name) for one in unable]
 
 
+def _about_trouble(attribute: str, question: str) -> Lesson:
+    def lesson(rng: Random) -> Answered:
+        thing = rng.choice([thing.name for thing in THINGS.values() if not thing.heavy])
+        light = [obstacle for obstacle in OBSTACLES.values() if obstacle.skill != "carry"]
+        own = rng.choice(light)
+        told = [
+            getattr(one, attribute).format(thing=thing, his="its", he="it")
+            for one in (own, *(other for other in light if other.skill != own.skill))
+        ]
+        happened = own.happens.format(thing=thing, name="the owner")
+        return question.format(happened=happened), told[0], told[1:]
+
+    return lesson
+
+
 def _about_kind(attribute: str, question: str) -> Lesson:
     def lesson(rng: Random) -> Answered:
         kind = _any(KINDS, rng)
@@ -166,4 +181,6 @@ _LESSONS = (
     _about_kind("covering", "What covers the body of {a_kind}?"),
     _about_thing("material", "What is {a_thing} made of?"),
     _about_thing("use", "What can you do with {a_thing}?"),
+    _about_trouble("attempt", "If {happened}, what may its owner have tried in vain?"),
+    _about_trouble("rescue", "If {happened}, what may a friend have done to help?"),
 )

@@ -2,15 +2,16 @@
 
 Every answer follows from the story's record, and a passage is the paragraph that tells it, so that
 it fits the windows of small models. Most questions, and all of boolq's, ask how things stand, which
-small models can learn; there, but for multirc, the passage is only the beginning of the paragraph,
-which tells it. The others ask for one fact, which they must find, and whose false value is the same
-fact of another story. A question names a true value as often as a false one: without its passage it
-says nothing about its label.
+small models can learn; there, but for multirc, the passage is only the beginning of the paragraph
+that tells it, and the question is always about the trouble: the passage makes it true or not. The
+others ask for one fact, which they must find, and whose false value is the same fact of another
+story; they name a true value as often as a false one. So a question says nothing about its label
+without its passage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from datasets import Dataset
@@ -29,10 +30,11 @@ from linlib.corpora.storyworld.questions import (
     about_fact,
     about_state,
 )
+from linlib.corpora.storyworld.record import StoryRecord
 from linlib.corpora.storyworld.senses import wic
 from linlib.corpora.storyworld.stories import story_paragraphs, story_parts
 
-ENTAILMENT, CONTRADICTION, NEUTRAL = range(3)  # labels of cb, as in SuperGLUE
+NEUTRAL = 2  # of cb's labels, as in SuperGLUE: entailment, contradiction, neutral
 SHARE_OF_FACTS = 0.1  # of the questions
 
 
@@ -46,11 +48,11 @@ def boolq(split: str, n_rows: int) -> Dataset:
         n_rows: how many; half of them are true.
     """
     rows = []
-    for index, (question, _) in enumerate(_questions("boolq", split, n_rows, share_of_facts=0.0)):
-        label = index % 2
-        asked = question.yes_no(question.true if label else question.false)
-        row = {"question": asked.removesuffix("?"), "passage": _telling(question)}
-        rows.append(row | {"idx": index, "label": label})
+    claims = _claims("boolq", split, n_rows, truths=(False, True), share_of_facts=0.0)
+    for index, (question, value, _) in enumerate(claims):
+        asked = question.yes_no(value).removesuffix("?")
+        row = {"question": asked, "passage": _telling(question)}
+        rows.append(row | {"idx": index, "label": index % 2})
     return Dataset.from_list(rows)
 
 
@@ -65,7 +67,8 @@ def multirc(split: str, n_rows: int) -> Dataset:
         n_rows: how many answers; of the two to a question, one is right.
     """
     rows = []
-    for number, (question, rng) in enumerate(_questions("multirc", split, -(-n_rows // 2))):
+    for number, (_, record, rng) in enumerate(stories_for("multirc", split, -(-n_rows // 2))):
+        question = _question(record, rng, rng.choice((TROUBLE, ENDING)))
         for label in rng.sample((0, 1), 2):
             idx = {"paragraph": number, "question": number, "answer": len(rows)}
             rows.append(
@@ -91,12 +94,11 @@ def cb(split: str, n_rows: int) -> Dataset:
         n_rows: how many; a third of each label.
     """
     rows = []
-    for index, (question, rng) in enumerate(_questions("cb", split, n_rows, once=True)):
+    claims = _claims("cb", split, n_rows, truths=(True, False, None), once=True)
+    for index, (question, value, rng) in enumerate(claims):
         label = index % 3
-        true = rng.random() < 0.5 if label == NEUTRAL else label == ENTAILMENT
         premise = _silent(question, rng) if label == NEUTRAL else _telling(question)
-        hypothesis = question.claim(question.true if true else question.false)
-        row = {"premise": premise, "hypothesis": hypothesis.removesuffix(".")}
+        row = {"premise": premise, "hypothesis": question.claim(value).removesuffix(".")}
         rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
 
@@ -112,14 +114,11 @@ def rte(split: str, n_rows: int) -> Dataset:
         n_rows: how many; half of each label.
     """
     rows = []
-    for index, (question, rng) in enumerate(_questions("rte", split, n_rows, once=True)):
-        label = index % 2
-        is_silent = label == 1 and rng.random() < 0.5
-        premise = _silent(question, rng) if is_silent else _telling(question)
-        true = rng.random() < 0.5 if is_silent else label == 0
-        hypothesis = question.claim(question.true if true else question.false)
-        row = {"premise": premise, "hypothesis": hypothesis}
-        rows.append(row | {"idx": index, "label": label})
+    claims = _claims("rte", split, n_rows, truths=(True, False, True, None), once=True)
+    for index, (question, value, rng) in enumerate(claims):
+        premise = _silent(question, rng) if index % 4 == 3 else _telling(question)
+        row = {"premise": premise, "hypothesis": question.claim(value)}
+        rows.append(row | {"idx": index, "label": index % 2})
     return Dataset.from_list(rows)
 
 
@@ -166,22 +165,46 @@ TASKS: dict[str, Callable[[str, int], Dataset]] = {
 }
 
 
-def _questions(
+def _claims(
     task: str,
     split: str,
     count: int,
+    truths: Sequence[bool | None],
     once: bool = False,
-    share_of_facts: float | None = None,
-) -> Iterator[tuple[Question, Random]]:
-    """Questions, one a story, each with its source of chance; `once`: one paragraph tells it."""
-    share = SHARE_OF_FACTS if share_of_facts is None else share_of_facts
-    facts = [fact for fact in FACTS if fact.once or not once]
-    for _, record, rng in stories_for(task, split, count):
-        if rng.random() < share:
-            yield about_fact(rng.choice(facts), record, rng), rng
+    share_of_facts: float = SHARE_OF_FACTS,
+) -> Iterator[tuple[Question, str, Random]]:
+    """Questions, one a story, each with the value that a row claims and its source of chance.
+
+    Args:
+        task: whose.
+        split: "train" or "validation".
+        count: how many.
+        truths: whether claims are true, in turn; None is as often true as not.
+        once: ask only for facts that no second paragraph tells.
+        share_of_facts: of the questions.
+    """
+    for number, record, rng in stories_for(task, split, count):
+        true = truths[number % len(truths)]
+        true = rng.random() < 0.5 if true is None else true
+        question = _question(record, rng, TROUBLE if true else ENDING, once, share_of_facts)
+        if question.about in STATES:
+            yield question, question.about.trouble, rng
         else:
-            told_in = rng.choice((TROUBLE, ENDING))
-            yield about_state(rng.choice(STATES), record, told_in), rng
+            yield question, question.true if true else question.false, rng
+
+
+def _question(
+    record: StoryRecord,
+    rng: Random,
+    told_in: int,
+    once: bool = False,
+    share_of_facts: float = SHARE_OF_FACTS,
+) -> Question:
+    """A question about a fact or, as most of them, about how things stand in a paragraph."""
+    if rng.random() < share_of_facts:
+        facts = [fact for fact in FACTS if fact.once or not once]
+        return about_fact(rng.choice(facts), record, rng)
+    return about_state(rng.choice(STATES), record, told_in)
 
 
 def _telling(question: Question) -> str:
@@ -199,6 +222,6 @@ def _silent(question: Question, rng: Random) -> str:
 
 def _paragraph(question: Question, number: int) -> str:
     parts = story_parts(question.record)[number]
-    if question.about in STATES:  # sorrow is told third in its paragraph, joy first
-        parts = parts[:2] if number == ENDING else parts[:3]
+    if question.about in STATES:  # told before the last part
+        parts = parts[:-1]
     return " ".join(parts)
