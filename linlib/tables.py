@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,19 +11,32 @@ import pandas as pd
 
 from linlib.store.frames import write_atomically
 
+BOLD = re.compile(r"\*\*(.*)\*\*")
 
-def mean_and_sd(values: Sequence[float], digits: int = 3) -> str:
-    """Mean and standard deviation over seeds, e.g. "+0.012 ± 0.004"; empty without a value."""
+
+def mean_and_sd(values: Sequence[float], digits: int = 3, sign: str = "+") -> str:
+    """Mean and standard deviation over seeds, e.g. "+0.012 ± 0.004"; empty without a value.
+
+    Args:
+        values: one a seed.
+        digits: behind the point.
+        sign: "+" shows that of positive means too, "" does not.
+    """
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return ""
-    mean = f"{values.mean():+.{digits}f}"
+    mean = f"{values.mean():{sign}.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 
 
 def spread_table(
-    frame: pd.DataFrame, rows: Sequence[str], columns: str, value: str, digits: int = 3
+    frame: pd.DataFrame,
+    rows: Sequence[str],
+    columns: str,
+    value: str,
+    digits: int = 3,
+    sign: str = "+",
 ) -> pd.DataFrame:
     """Mean and standard deviation of a value in every cell, in the order of the frame.
 
@@ -32,12 +46,24 @@ def spread_table(
         columns: the column whose values become the table's columns.
         value: the column summarised.
         digits: behind the point.
+        sign: as in `mean_and_sd`.
     """
     cells = frame.groupby([*rows, columns], sort=False)[value]
-    table = cells.apply(mean_and_sd, digits=digits).unstack(columns)
+    table = cells.apply(mean_and_sd, digits=digits, sign=sign).unstack(columns)
     order = list(dict.fromkeys(frame[columns]))
     wanted = frame.set_index(list(rows)).index.drop_duplicates()
     return table.reindex(wanted)[order].fillna("")
+
+
+def best_of_column(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, the highest number of each column **bold**, as Markdown has it.
+
+    A cell's number is the first that stands in it, such as the mean of "56.0 ± 1.2". Equals of the
+    best are bold too.
+    """
+    texts = table.map(lambda cell: "" if cell is None else str(cell))
+    numbers = texts.map(lambda text: float(text.split()[0]) if text else np.nan)
+    return texts.where(numbers != numbers.max(), "**" + texts + "**")
 
 
 def save_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -47,7 +73,7 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
     flat = table.reset_index()
     latex = flat.map(_for_latex).rename(columns=_for_latex)
     texts = {
-        "csv": flat.to_csv(index=False, lineterminator="\n"),
+        "csv": flat.map(_plain).to_csv(index=False, lineterminator="\n"),
         "md": flat.to_markdown(index=False, disable_numparse=True) + "\n",
         "tex": latex.to_latex(index=False),
     }
@@ -55,5 +81,14 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
         write_atomically(path.with_name(f"{path.name}.{ending}"), text)
 
 
+def _plain(cell: object) -> object:
+    return BOLD.sub(r"\1", cell) if isinstance(cell, str) else cell
+
+
 def _for_latex(cell: object) -> str:
-    return str(cell).replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$")
+    return (
+        BOLD.sub(r"\\textbf{\1}", str(cell))
+        .replace("%", r"\%")
+        .replace("_", r"\_")
+        .replace("±", r"$\pm$")
+    )

@@ -127,6 +127,55 @@ def test_fine_tuning_raises_linearity(tuned, shuffled, modelled, noise, verdict)
     assert f"positive in {positive} of 2 cells" in finding.ours
 
 
+ABILITIES = {
+    "05_fig5_probing": ("fig5_probing", "", "accuracy", {"control": "trained", "layer": 1}),
+    "11_tab2_superglue": ("tab2_superglue", "_mean", "value", {}),
+    "12_tab3_tinystories": ("tab3_tinystories", "", "mean", {}),
+}
+
+
+@pytest.mark.parametrize("claim", ABILITIES)
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"s": 0.1, "m": 0.2}, "supported"),
+        ({"s": -0.1, "m": -0.2}, "contradicted"),
+        ({"s": 0.1, "m": 0.0}, "mixed"),
+        ({"s": 0.0, "m": 0.0}, "no difference shown"),
+    ],
+)
+def test_what_the_cosine_term_improves(claim, changes, verdict):
+    name, suffix, value, more = ABILITIES[claim]
+    rows = [
+        {"size": size, "variant": variant, "seed": seed, **more,
+         value: 0.5 + seed / 1000 + (change + wobble) * (variant == "cosine-0.5")
+         - (variant == "mse-0.5")}
+        for size, change in changes.items()
+        for variant in ("plain", "mse-0.5", "cosine-0.5")
+        for seed, wobble in ((0, -0.01), (1, 0), (2, 0.01))
+    ]  # fmt: skip
+    frames = {"": pd.DataFrame({"x": [0]}), suffix: pd.DataFrame(rows)}
+    save_frames(frames, name, "tiny", {"seeds": [0, 1, 2]})
+    finding = CLAIMS[claim]("tiny")
+    assert finding.verdict == verdict
+    scale = 100 if suffix else 1
+    assert f"m {scale * changes['m']:+.1f}"[:6] in finding.ours
+
+
+def test_probes_of_controls_and_of_layer_zero_have_no_part_in_the_verdict():
+    rows = [
+        {"size": "s", "variant": variant, "seed": seed, "control": control, "layer": layer,
+         "accuracy": 0.5 + better * (variant == "cosine-0.5")}
+        for variant in ("plain", "cosine-0.5")
+        for seed in range(3)
+        for control, layer, better in (
+            ("trained", 1, 0), ("trained", 0, 0.4), ("shuffled labels", 1, 0.4)
+        )
+    ]  # fmt: skip
+    save_frames({"": pd.DataFrame(rows)}, "fig5_probing", "tiny", {"seeds": [0, 1, 2]})
+    assert CLAIMS["05_fig5_probing"]("tiny").verdict == "no difference shown"
+
+
 def test_one_seed_shows_nothing():
     rows = [{"model": "m", "task": "cb", "training": training, "seed": 0,
              "delta_linearity_no_residual": 0.5}

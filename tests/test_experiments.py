@@ -16,6 +16,8 @@ from linlib.report import write_report
 from linlib.store import load_provenance, results_folder, save_frames
 from linlib.verify import compare_frames
 
+EVALUATED = ("fig5_probing", "tab2_superglue", "tab3_tinystories")
+
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch):
@@ -146,8 +148,9 @@ def test_hub_models_go_through_every_experiment(
     ]
     changes = {"zoo": None, "hub_models": hub, "dtype": "bfloat16", "measure": settings}
     changes |= {"pretraining": None, "finetuning": None, "hub_checkpoints": followed(tmp_path)}
+    trained = {"fig4_regularised_linearity", "tab1_finetuning", *EVALUATED}
     profile = tiny.model_copy(update={"name": "hub", **changes})
-    for name in EXPERIMENTS.keys() - {"fig4_regularised_linearity", "tab1_finetuning"}:
+    for name in EXPERIMENTS.keys() - trained:
         frame = obtain(name, profile)
         assert set(frame["layer"]) == {1, 2, 3}
         expected = {"twin"} if name.startswith("fig2") else set(names)
@@ -158,6 +161,9 @@ def test_hub_models_go_through_every_experiment(
         obtain("fig4_regularised_linearity", profile)
     with pytest.raises(ValueError, match="profile 'hub' fine-tunes nothing"):
         obtain("tab1_finetuning", profile)
+    for name in EVALUATED:
+        with pytest.raises(ValueError, match="'hub' does not pretrain and evaluate Mistrals, so"):
+            obtain(name, profile)
     with pytest.raises(ValueError, match="profile 'hub' follows no pretraining"):
         bare = profile.model_copy(update={"hub_checkpoints": ()})
         obtain("fig2_pretraining_dynamics", bare, remeasure=True)

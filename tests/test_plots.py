@@ -54,6 +54,16 @@ def training_frame():
     return pd.DataFrame(rows)
 
 
+def test_controls_are_grey_lines_of_means(ax):
+    frame = training_frame().assign(control=lambda rows: rows["model"].str.lower())
+    plots.control_lines(frame, "score", "control", ax, x="step")
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert set(lines) == {"a", "b"}
+    assert {line.get_color() for line in lines.values()} == {plots.NULL_COLOUR}
+    assert lines["a"].get_linestyle() != lines["b"].get_linestyle()
+    np.testing.assert_allclose(lines["b"].get_ydata(), [1.01, 0.91, 0.61])  # of three seeds
+
+
 def test_dynamics_draw_means_over_layers_and_a_band_over_seeds(ax):
     plots.dynamics_lines(training_frame(), "score", ax)
     lines = {line.get_label(): line for line in ax.get_lines()}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from linlib.tables import mean_and_sd, save_table, spread_table
+from linlib.tables import best_of_column, mean_and_sd, save_table, spread_table
 
 
 def runs():
@@ -29,6 +29,24 @@ def runs():
 )
 def test_mean_and_standard_deviation(values, text):
     assert mean_and_sd(values) == text
+
+
+def test_the_sign_of_positive_means_can_be_left_out():
+    assert mean_and_sd([0.1, 0.12], 2, sign="") == "0.11 ± 0.01"
+    assert mean_and_sd([-0.5], 1, sign="") == "-0.5"
+
+
+def test_the_best_of_a_column_is_bold_in_text_and_plain_in_numbers(tmp_path):
+    table = pd.DataFrame(
+        {"a": ["9.5 ± 0.1", "10.2 ± 3.0", ""], "b": [1.5, 0.5, 1.5]}, index=["x", "y", "z"]
+    ).rename_axis("model")
+    bold = best_of_column(table)
+    assert bold["a"].tolist() == ["9.5 ± 0.1", "**10.2 ± 3.0**", ""]
+    assert bold["b"].tolist() == ["**1.5**", "0.5", "**1.5**"]
+    save_table(bold, tmp_path / "t")
+    assert "**10.2 ± 3.0**" in (tmp_path / "t.md").read_text()
+    assert r"\textbf{10.2 $\pm$ 3.0}" in (tmp_path / "t.tex").read_text()
+    assert "*" not in (tmp_path / "t.csv").read_text()
 
 
 def test_cells_keep_the_order_of_the_frame_and_gaps_stay_empty():

@@ -18,6 +18,7 @@ HUB_TASKS: dict[str, tuple[dict[str, str], str]] = {
     "boolq": ({"path": "aps/super_glue", "name": "boolq"}, "validation"),
     "multirc": ({"path": "aps/super_glue", "name": "multirc"}, "validation"),
     "cb": ({"path": "aps/super_glue", "name": "cb"}, "validation"),
+    "storycloze": ({"path": "juletxara/xstory_cloze", "name": "en"}, "eval"),
     PREFERENCES: ({"path": "Anthropic/hh-rlhf", "data_dir": "helpful-base"}, "test"),
 }
 
@@ -29,7 +30,7 @@ def load_task(source: str, task: str, split: str, n_rows: int | None = None) -> 
     Args:
         source: "storyworld", "hub", or a folder that holds a dataset folder for each task, in any
             format that `datasets.load_dataset` reads.
-        task: "boolq", "multirc", "cb" or "reward_modeling".
+        task: a key of `HUB_TASKS` or, of storyworld, of its `TASKS` too.
         split: "train" or "validation".
         n_rows: how many; of the hub's and a folder's, a fixed random choice. None is all, which
             storyworld, having no end, cannot give.
@@ -38,8 +39,9 @@ def load_task(source: str, task: str, split: str, n_rows: int | None = None) -> 
         ValueError: an unknown task or split, one that a folder lacks, or all of storyworld.
         FileNotFoundError: the hub cannot be reached, or the folder lacks the task.
     """
-    if task not in HUB_TASKS:
-        raise ValueError(f"unknown task '{task}'; choose from {sorted(HUB_TASKS)}")
+    known = HUB_TASKS.keys() | (TASKS.keys() if source == STORYWORLD else set())
+    if task not in known:
+        raise ValueError(f"unknown task '{task}' of {source}; choose from {sorted(known)}")
     if split not in TASK_SPLITS:
         raise ValueError(
             f"unknown split '{split}' of task '{task}'; choose from {list(TASK_SPLITS)}"

@@ -35,8 +35,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig2_pretraining_dynamics": _measured_by("dynamics"),
     "fig3_norms": _measured_by("norms"),
     "fig4_regularised_linearity": _measured_by("regularised"),
+    "fig5_probing": _measured_by("probing"),
     "fig9_error_tails": _measured_by("error_tails"),
     "tab1_finetuning": _measured_by("finetuning"),
+    "tab2_superglue": _measured_by("superglue"),
+    "tab3_tinystories": _measured_by("stories"),
 }
 
 

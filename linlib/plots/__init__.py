@@ -2,6 +2,7 @@
 
 from linlib.plots.histograms import MOST_LAYERS, error_histogram
 from linlib.plots.lines import (
+    control_lines,
     difference_lines,
     dynamics_lines,
     interval_lines,
@@ -28,6 +29,7 @@ from linlib.plots.style import (
 __all__ = [
     "MOST_LAYERS",
     "NULL_COLOUR",
+    "control_lines",
     "difference_lines",
     "dynamics_lines",
     "error_histogram",

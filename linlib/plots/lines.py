@@ -133,6 +133,14 @@ def interval_lines(
     return _bands(rows.assign(high=rows["high"].clip(upper=1)), by, ax, x, groups)
 
 
+def control_lines(frame: pd.DataFrame, score: str, by: str, ax: Axes, x: str = "depth") -> Axes:
+    """Mean of a score over everything but `by` and `x`: grey lines, one a control."""
+    for (control, rows), style in zip(frame.groupby(by), (":", "-.", "--"), strict=False):
+        means = rows.groupby(x)[score].mean()
+        ax.plot(means.index, means, style, color=NULL_COLOUR, label=control)
+    return ax
+
+
 def difference_lines(
     differences: pd.DataFrame,
     by: str,

@@ -2,6 +2,7 @@
 
 from linlib.profiles.schema import Profile, load_profile
 from linlib.profiles.sections import (
+    EvaluationSettings,
     FineTuningSettings,
     HubCheckpoints,
     HubModel,
@@ -11,6 +12,7 @@ from linlib.profiles.sections import (
 )
 
 __all__ = [
+    "EvaluationSettings",
     "FineTuningSettings",
     "HubCheckpoints",
     "HubModel",

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from linlib.profiles.sections import (
+    EvaluationSettings,
     FineTuningSettings,
     HubCheckpoints,
     HubModel,
@@ -46,6 +47,8 @@ class Profile(Settings):
     """Regularised pretraining."""
     finetuning: FineTuningSettings | None = None
     """Fine-tuning and reward modelling."""
+    evaluation: EvaluationSettings | None = None
+    """Tasks, probes and stories for the Mistrals of `pretraining`."""
     measure: MeasureSettings
 
 

@@ -140,6 +140,35 @@ class FineTuningSettings(Settings):
     """Models fine-tuned side by side, one thread each."""
 
 
+class EvaluationSettings(Settings):
+    """What the pretrained Mistrals are asked: tasks, probes, and stories to tell."""
+
+    source: str
+    """Where the tasks are: "storyworld", or "hub" for the harness's stock tasks."""
+    tasks: tuple[str, ...]
+    """See `linlib.evaluate.tasks.COLUMNS`."""
+    rows: PositiveInt | None = None
+    """Rows of each task; None: all, which storyworld, having no end, cannot give."""
+    probe_stories: PositiveInt
+    """Stories whose right and wrong endings are told apart by linear probes."""
+    probe_variants: tuple[str, ...]
+    """Variants that are probed."""
+    judge: Literal["storyworld", "chat"]
+    """Who judges stories: the world's deterministic judge, or a model behind an endpoint."""
+    prompts: PositiveInt
+    """Stories that each model continues."""
+    samples: PositiveInt = 1
+    """Answers of a chat judge to each story."""
+    max_new_tokens: PositiveInt
+    """Where a story is cut off."""
+    temperature: float
+    """Of the softmax that a story is drawn from."""
+    batch_size: PositiveInt = 64
+    """Texts at once."""
+    workers: PositiveInt = 2
+    """Models evaluated side by side, one thread each."""
+
+
 class MeasureSettings(Settings):
     """What the measurements take."""
 

@@ -19,7 +19,7 @@ from linlib.store.paths import REPOSITORY, cache_folder, results_folder
 
 PACKAGES = (
     "torch", "transformers", "accelerate", "trl", "datasets", "tokenizers", "numpy", "pandas",
-    "scikit-learn",
+    "scikit-learn", "lm_eval", "openai",
 )  # fmt: skip
 
 

@@ -1,34 +1,10 @@
-"""The paper's claims beside our measurement: functions from stored frames to a finding.
-
-A verdict follows from numbers by the rule in the finding's docstring, and from nothing else.
-"""
+"""Claims about how linear decoders are, and what moves that (Figures 1-4 and 9, Table 1)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from linlib.claims.finding import CONTRADICTED, MIXED, NO_DIFFERENCE, SUPPORTED, Finding
 from linlib.intervals import mean_interval, paired_differences
 from linlib.store import load_frame
-
-SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
-NO_DIFFERENCE = "no difference shown"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One claim of the paper and what we find.
-
-    Attributes:
-        claim: what the paper says.
-        ours: what we measure, with its numbers.
-        verdict: what follows.
-    """
-
-    claim: str
-    ours: str
-    verdict: str
 
 
 def near_linear(profile: str) -> Finding:
@@ -156,34 +132,3 @@ def _verdict_of_change(
         return NO_DIFFERENCE
     exceeds_controls = all(lowest > 0 for _, lowest, _ in above.values())
     return SUPPORTED if all_positive and exceeds_controls else MIXED
-
-
-# The notebook whose claim it is -> the finding at a profile.
-CLAIMS: dict[str, Callable[[str], Finding]] = {
-    "01_fig1_linearity_profiles": near_linear,
-    "02_fig2_pretraining_dynamics": falls_in_pretraining,
-    "03_fig3_norms": contributes_little,
-    "04_fig4_regularised_linearity": cosine_lowers_linearity,
-    "09_fig9_error_tails": long_tails,
-    "10_tab1_finetuning": fine_tuning_raises_linearity,
-}
-
-
-def findings_table(profile: str, notebooks: str) -> str:
-    """All claims whose figure is measured, as a Markdown table: paper, ours, verdict.
-
-    Args:
-        profile: whose frames.
-        notebooks: the folder of the notebooks, as seen from the page.
-    """
-    lines = ["| | the paper | ours | verdict |", "|---|---|---|---|"]
-    for notebook, find in CLAIMS.items():
-        try:
-            finding = find(profile)
-        except FileNotFoundError:
-            continue
-        kind, number = re.match(r"\d+_(fig|tab)(\d+)_", notebook).groups()
-        name = f"{'Figure' if kind == 'fig' else 'Table'} {number}"
-        link = f"[{name}]({notebooks}/{notebook}.ipynb)"
-        lines.append(f"| {link} | {finding.claim} | {finding.ours} | {finding.verdict} |")
-    return "\n".join(lines)

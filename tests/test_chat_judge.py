@@ -1,0 +1,443 @@
+"""The chat judge, against a server that answers as told, well or badly, and counts questions."""
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from pydantic import SecretStr
+
+from linlib.evaluate import chat_judge
+from linlib.evaluate.chat_judge import SCORES, TRIES, ChatJudge, Story
+from linlib.store import cache_folder
+
+KEY, MODEL = "sk-a-very-secret-key", "grader-1"
+FINE = dict(zip(SCORES, (7, 6.5, 8, 0), strict=True))
+STORY = Story("Tom had a red ball.", "He threw it {far} $away. The end.")
+
+
+@dataclass(frozen=True)
+class Reply:
+    content: object = json.dumps(FINE)
+    status: int = 200
+    delay: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None  # in place of a chat completion
+
+    def text(self):
+        if self.body is not None:
+            return self.body
+        if self.status != 200:
+            return json.dumps({"error": {"message": f"status {self.status} for key {KEY}"}})
+        message = {"role": "assistant", "content": self.content}
+        return json.dumps({
+            "id": "1", "object": "chat.completion", "created": 0, "model": MODEL,
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+        })  # fmt: skip
+
+
+def in_turn(*replies):
+    """The script that gives these replies one after another, and then the last for ever."""
+    return lambda turn, text: replies[min(turn, len(replies) - 1)]
+
+
+class Endpoint(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        self.script, self.models = in_turn(Reply()), {MODEL}
+        self.asked, self.lock = [], threading.Lock()
+
+    def reply_to(self, path, key, question):
+        with self.lock:
+            turn = len(self.asked)
+            self.asked.append(question)
+        if path != "/v1/chat/completions" or question["model"] not in self.models:
+            return Reply(status=404)
+        if key != f"Bearer {KEY}":
+            quoted = {"error": {"message": f"Incorrect API key provided: {key}"}}
+            return Reply(status=401, body=json.dumps(quoted))
+        return self.script(turn, question["messages"][0]["content"])
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        reply = self.server.reply_to(self.path, self.headers["Authorization"], question)
+        time.sleep(reply.delay)
+        data = reply.text().encode()
+        headers = {"Content-Type": "application/json", **dict(reply.headers)}
+        self.send_response(reply.status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        with suppress(ConnectionError):  # the client no longer waits
+            self.end_headers()
+            self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    for name in (*chat_judge.NEEDED, *chat_judge.PRICES, "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def endpoint():
+    with Endpoint() as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield server
+        server.shutdown()
+        serving.join()
+
+
+@pytest.fixture
+def judge(endpoint):
+    return ChatJudge(
+        endpoint.url, MODEL, SecretStr(KEY), timeout=10, max_retries=1, workers=1, temperature=0.5
+    )
+
+
+def stories(n):
+    return [Story(f"Beginning {i}.", f"Ending <{i}>.") for i in range(n)]
+
+
+def cached():
+    return sorted((cache_folder() / "judge").glob("*"))
+
+
+def everything_shown(error):
+    """What a traceback, a log or a debugger could show of an exception and those behind it."""
+    parts = traceback.format_exception(error)
+    while error:
+        parts += [str(error), repr(error), repr(vars(error))]
+        error = error.__cause__ or error.__context__
+    return "".join(parts)
+
+
+def test_answers_become_a_tidy_frame(endpoint, judge):
+    judged = judge.judge([STORY, Story("A cat sat.", "It slept.")], samples=2)
+    assert list(judged.scores.columns) == ["story", "sample", *SCORES]
+    assert judged.scores[["story", "sample"]].values.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert all(judged.scores[score].tolist() == [FINE[score]] * 4 for score in SCORES)
+    assert (judged.asked, judged.found, len(endpoint.asked)) == (4, 0, 4)
+
+
+def test_the_question_is_the_rubric_with_both_texts_as_they_are(endpoint, judge):
+    judge.judge([STORY], samples=1)
+    (question,) = endpoint.asked
+    assert set(question) == {"model", "messages", "temperature"}
+    assert question["temperature"] == 0.5
+    (message,) = question["messages"]
+    rubric = chat_judge.RUBRIC.replace("$beginning", STORY.prompt)
+    assert message["content"] == rubric.replace("$continuation", STORY.completion)
+
+
+def test_a_blank_completion_scores_zero_unasked(endpoint, judge):
+    blank = [Story("A cat sat.", ""), Story("A cat sat.", " \n\t")]
+    judged = judge.judge([*blank, STORY], samples=1)
+    assert judged.scores[list(SCORES)].values.tolist() == [[0] * 4] * 2 + [list(FINE.values())]
+    assert (judged.asked, judged.found, len(endpoint.asked)) == (1, 0, 1)
+    assert judge.judge(blank, samples=2).scores[list(SCORES)].values.tolist() == [[0] * 4] * 4
+
+
+def test_rows_are_in_order_whatever_order_answers_come_in(endpoint, judge):
+    together, arrived = threading.Barrier(3), []
+
+    def script(turn, text):
+        number = int(re.search(r"<(\d)>", text)[1])
+        together.wait(10)  # nobody is answered before three are asking
+        time.sleep(0.1 * (2 - number % 3))
+        arrived.append(number)
+        return Reply(json.dumps(dict.fromkeys(SCORES, number)))
+
+    endpoint.script = script
+    judged = replace(judge, workers=3).judge(stories(6), samples=1)
+    assert sorted(arrived) == list(range(6)) != arrived
+    assert judged.scores["story"].tolist() == judged.scores["plot"].tolist() == list(range(6))
+
+
+# ---------------------------------------------------------------- trouble that passes
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_failure_that_passes_is_not_noticed(endpoint, judge, status):
+    endpoint.script = in_turn(Reply(status=status), Reply())
+    assert judge.judge([STORY], samples=1).scores["plot"].tolist() == [FINE["plot"]]
+    assert len(endpoint.asked) == 2
+
+
+def test_the_wait_that_a_rate_limit_asks_for_is_kept(endpoint, judge):
+    endpoint.script = in_turn(Reply(status=429, headers=(("Retry-After", "1.2"),)), Reply())
+    started = time.monotonic()
+    assert judge.judge([STORY], samples=1).asked == 1
+    assert time.monotonic() - started >= 1.2  # by itself the client waits half a second
+    assert len(endpoint.asked) == 2
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again(endpoint, judge):
+    endpoint.script = in_turn(Reply(delay=2.5), Reply())
+    started = time.monotonic()
+    assert replace(judge, timeout=1).judge([STORY], samples=1).asked == 1
+    assert time.monotonic() - started < 2.5 and len(endpoint.asked) == 2
+
+
+MALFORMED = {
+    "no JSON": Reply("I give it a seven."),
+    "half": Reply('{"grammar": 7, "creativity"'),
+    "words around it": Reply(f"Here it is: {json.dumps(FINE)}"),
+    "words around a fence": Reply(f"Here it is:\n```json\n{json.dumps(FINE)}\n```"),
+    "an open fence": Reply(f"```json\n{json.dumps(FINE)}"),
+    "a fence inside": Reply(json.dumps(FINE).replace("6.5", "``` 6.5```")),
+    "two objects": Reply(json.dumps(FINE) * 2),
+    "a list": Reply(json.dumps([7, 6, 8, 5])),
+    "above 10": Reply(json.dumps({**FINE, "plot": 10.5})),
+    "below 0": Reply(json.dumps({**FINE, "plot": -1})),
+    "not a number": Reply(json.dumps({**FINE, "plot": float("nan")})),
+    "text for a number": Reply(json.dumps({**FINE, "plot": "7"})),
+    "true for a number": Reply(json.dumps({**FINE, "plot": True})),
+    "null for a number": Reply(json.dumps({**FINE, "plot": None})),
+    "one missing": Reply(json.dumps({name: FINE[name] for name in SCORES[:3]})),
+    "one too many": Reply(json.dumps({**FINE, "overall": 7})),
+    "empty": Reply(""),
+    "null": Reply(None),
+    "parts": Reply([{"type": "text", "text": json.dumps(FINE)}]),
+}
+NO_COMPLETION = {
+    "a web page": Reply(body="<html>Hello</html>", headers=(("Content-Type", "text/html"),)),
+    "broken JSON": Reply(body='{"choices": ['),
+    "no choices": Reply(body=json.dumps({"choices": []})),
+    "an error that claims success": Reply(body=json.dumps({"error": {"message": "overloaded"}})),
+}
+
+
+@pytest.mark.parametrize("bad", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_answer_is_asked_for_again_and_its_tokens_are_counted(endpoint, judge, bad):
+    endpoint.script = in_turn(bad, Reply())
+    judged = judge.judge([STORY], samples=1)
+    assert judged.scores[list(SCORES)].values.tolist() == [list(FINE.values())]
+    assert (judged.prompt_tokens, judged.completion_tokens) == (200, 40)
+    assert len(endpoint.asked) == 2 and judged.asked == 1
+
+
+@pytest.mark.parametrize("bad", NO_COMPLETION.values(), ids=NO_COMPLETION.keys())
+def test_what_is_no_chat_completion_is_asked_for_again(endpoint, judge, bad):
+    endpoint.script = in_turn(bad, Reply())
+    judged = judge.judge([STORY], samples=1)
+    assert judged.scores["creativity"].tolist() == [FINE["creativity"]]
+    assert (judged.prompt_tokens, len(endpoint.asked)) == (100, 2)
+
+
+@pytest.mark.parametrize("fenced", ["```json\n{}\n```", "```\n{}\n```\n", "\n ```json {}```"])
+def test_a_code_fence_around_the_answer_is_taken_off(endpoint, judge, fenced):
+    endpoint.script = in_turn(Reply(fenced.replace("{}", json.dumps(FINE, indent=1))))
+    assert judge.judge([STORY], samples=1).scores["grammar"].tolist() == [FINE["grammar"]]
+    assert len(endpoint.asked) == 1
+
+
+def test_an_endpoint_that_counts_no_tokens_is_good_enough(endpoint, judge):
+    uncounted = {**json.loads(Reply().text()), "usage": None}
+    endpoint.script = in_turn(Reply(body=json.dumps(uncounted)))
+    judged = judge.judge([STORY], samples=1)
+    assert judged.scores["grammar"].tolist() == [FINE["grammar"]] and judged.prompt_tokens == 0
+
+
+# ---------------------------------------------------------------- trouble that stays
+
+
+def test_answers_that_stay_malformed_are_shown_with_their_story(endpoint, judge):
+    endpoint.script = in_turn(Reply(f"As a model with key {KEY} I cannot" + " say" * 500))
+    with pytest.raises(ValueError, match="story 1 .*begins: 'As a model with key") as caught:
+        judge.judge([Story("A cat sat.", ""), STORY], samples=1)
+    assert len(endpoint.asked) == TRIES
+    assert len(str(caught.value)) < 400 and KEY not in everything_shown(caught.value)
+    assert MODEL in str(caught.value) and endpoint.url in str(caught.value)
+    assert cached() == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "advice", "requests"),
+    [
+        (Reply(status=401), PermissionError, "correct LINLIB_JUDGE_API_KEY", 1),
+        (Reply(status=403), PermissionError, "correct LINLIB_JUDGE_API_KEY", 1),
+        (Reply(status=404), ValueError, "correct LINLIB_JUDGE_MODEL or LINLIB_JUDGE_BASE_URL", 1),
+        (Reply(status=400), ValueError, "refuses the question .*status 400", 1),
+        (Reply(status=429), ConnectionError, "wait, or ask with fewer workers", 2),
+        (Reply(status=500), ConnectionError, "out of order; try again later", 2),
+        (Reply(delay=1.5), ConnectionError, "too slow; wait, or raise the timeout", 2),
+    ],
+)  # fmt: skip
+def test_what_does_not_pass_is_explained(endpoint, judge, reply, kind, advice, requests):
+    endpoint.script = in_turn(reply)
+    with pytest.raises(kind, match=advice) as caught:
+        replace(judge, timeout=0.5 if reply.delay else 10).judge([STORY], samples=1)
+    assert MODEL in str(caught.value) and endpoint.url in str(caught.value)
+    assert isinstance(caught.value.__cause__, chat_judge.openai.APIError)
+    assert KEY not in everything_shown(caught.value)
+    assert len(endpoint.asked) == requests
+
+
+def test_a_wrong_key_is_shown_nowhere_though_the_server_quotes_it(endpoint, judge, caplog):
+    wrong = "sk-another-secret-key"
+    with caplog.at_level(logging.DEBUG), pytest.raises(PermissionError, match="key") as caught:
+        replace(judge, key=SecretStr(wrong)).judge([STORY], samples=1)
+    assert "Incorrect API key provided: Bearer [key]" in str(caught.value)
+    assert wrong not in everything_shown(caught.value) + caplog.text
+
+
+def test_an_unknown_model_is_named(judge):
+    with pytest.raises(ValueError, match="judge 'grader-2' at .* is not there"):
+        replace(judge, model="grader-2").judge([STORY], samples=1)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/v1", "127.0.0.1:{port}/v1"])
+def test_an_endpoint_where_nobody_listens_is_named(judge, url):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = url.format(port=free.getsockname()[1])
+    with pytest.raises(ConnectionError, match="check LINLIB_JUDGE_BASE_URL") as caught:
+        replace(judge, base_url=url, max_retries=0).judge([STORY], samples=1)
+    assert url in str(caught.value) and KEY not in everything_shown(caught.value)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}é", f"two {KEY}", ""])
+def test_a_key_that_cannot_be_sent_is_refused_unshown(judge, key):
+    with pytest.raises(ValueError, match="visible ASCII") as caught:
+        replace(judge, key=SecretStr(key))
+    assert KEY not in everything_shown(caught.value)
+
+
+# ---------------------------------------------------------------- environment
+
+
+def test_the_environment_makes_a_judge(endpoint, monkeypatch):
+    for name, value in (("BASE_URL", endpoint.url), ("MODEL", MODEL), ("API_KEY", f"{KEY}\n")):
+        monkeypatch.setenv(f"LINLIB_JUDGE_{name}", value)
+    monkeypatch.setenv("OPENAI_API_KEY", "not-this-one")
+    monkeypatch.setenv("LINLIB_JUDGE_PRICE_IN", "0.15")
+    judge = ChatJudge.from_environment()
+    assert (judge.price_in, judge.price_out) == (0.15, None)
+    assert judge.judge([STORY], samples=1).scores["grammar"].tolist() == [FINE["grammar"]]
+
+
+def test_the_usual_key_is_taken_where_there_is_no_other(endpoint, monkeypatch):
+    monkeypatch.setenv("LINLIB_JUDGE_BASE_URL", endpoint.url)
+    monkeypatch.setenv("LINLIB_JUDGE_MODEL", MODEL)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert ChatJudge.from_environment().judge([STORY], samples=1).asked == 1
+
+
+def test_missing_variables_are_all_named_and_no_others(monkeypatch):
+    monkeypatch.setenv("LINLIB_JUDGE_MODEL", "  ")
+    names = r"LINLIB_JUDGE_BASE_URL \(.*https.*LINLIB_JUDGE_MODEL \(.*LINLIB_JUDGE_API_KEY \("
+    with pytest.raises(ValueError, match=names):
+        ChatJudge.from_environment()
+    monkeypatch.setenv("LINLIB_JUDGE_MODEL", MODEL)
+    monkeypatch.setenv("LINLIB_JUDGE_API_KEY", KEY)
+    with pytest.raises(ValueError, match="LINLIB_JUDGE_BASE_URL") as caught:
+        ChatJudge.from_environment()
+    assert "LINLIB_JUDGE_MODEL" not in str(caught.value)
+    monkeypatch.setenv("LINLIB_JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("LINLIB_JUDGE_PRICE_OUT", "cheap")
+    with pytest.raises(ValueError, match="LINLIB_JUDGE_PRICE_OUT is 'cheap'"):
+        ChatJudge.from_environment()
+
+
+# ---------------------------------------------------------------- cache, cost and the key
+
+
+def test_nothing_is_asked_twice(endpoint, judge):
+    endpoint.script = lambda turn, text: Reply(json.dumps(dict.fromkeys(SCORES, turn)))
+    first = judge.judge(stories(3), samples=2)
+    again = replace(judge, timeout=1, workers=4).judge(stories(3), samples=2)
+    assert (again.asked, again.found, len(endpoint.asked)) == (0, 6, 6)
+    assert again.scores.equals(first.scores) and sorted(first.scores["plot"]) == list(range(6))
+    assert (again.prompt_tokens, again.completion_tokens) == (600, 120)
+
+
+def test_equal_stories_are_asked_once(endpoint, judge):
+    judged = replace(judge, workers=4).judge([STORY] * 4, samples=1)
+    assert (judged.asked, len(endpoint.asked), len(cached())) == (1, 1, 1)
+    assert judged.scores["plot"].tolist() == [FINE["plot"]] * 4 and judged.prompt_tokens == 100
+
+
+def test_whatever_makes_an_answer_makes_it_another(endpoint, judge, monkeypatch):
+    def asks(by=judge, story=STORY, samples=1):
+        return by.judge([story], samples).asked
+
+    assert (asks(), asks()) == (1, 0)
+    assert asks(samples=3) == 2
+    assert asks(replace(judge, temperature=0.0)) == 1
+    assert asks(replace(judge, base_url=endpoint.url.replace("127.0.0.1", "localhost"))) == 1
+    assert asks(story=STORY._replace(prompt="Another.")) == 1
+    assert asks(story=STORY._replace(completion="Another.")) == 1
+    assert asks(replace(judge, key=SecretStr(KEY), price_in=1.0)) == 0
+    monkeypatch.setattr(chat_judge, "RUBRIC", chat_judge.RUBRIC + "\nBe strict.")
+    assert (asks(), asks()) == (1, 0)
+    endpoint.models.add("grader-2")
+    assert asks(replace(judge, model="grader-2")) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"null", b'{"scores": {"plot": 1}}'])
+def test_a_damaged_cache_file_is_asked_anew(endpoint, judge, damage):
+    judge.judge([STORY], samples=1)
+    (file,) = cached()
+    file.write_bytes(damage)
+    assert judge.judge([STORY], samples=1).asked == 1
+    assert judge.judge([STORY], samples=1).asked == 0
+
+
+def test_what_was_paid_before_a_failure_is_kept(endpoint, judge):
+    failed = threading.Event()
+
+    def script(turn, text):
+        if "<1>" in text:
+            failed.set()
+            return Reply(status=400)
+        failed.wait(10)  # story 0 is on its way while story 1 fails
+        return Reply(delay=1.0 if "<0>" in text else 0.02)
+
+    endpoint.script = script
+    with pytest.raises(ValueError, match="refuses the question"):
+        replace(judge, workers=2).judge(stories(20), samples=1)
+    paid = len(endpoint.asked) - 1
+    assert 1 <= paid < 10  # those that had not begun are given up
+    assert len(cached()) == paid
+    endpoint.script = in_turn(Reply())
+    judged = judge.judge(stories(20), samples=1)
+    assert (judged.found, judged.asked) == (paid, 20 - paid)
+    assert len(endpoint.asked) == 20 + 1
+
+
+def test_tokens_and_cost_are_those_of_all_answers(endpoint, judge):
+    judged = replace(judge, price_in=0.5, price_out=2.0).judge(stories(3), samples=2)
+    assert (judged.prompt_tokens, judged.completion_tokens) == (600, 120)
+    assert judged.cost == pytest.approx(600 * 0.5e-6 + 120 * 2e-6)
+    free = replace(judge, price_in=0.0, price_out=0.0).judge(stories(3), samples=2)
+    assert free.cost == 0 and free.asked == 0
+    assert replace(judge, price_in=0.5).judge(stories(3), samples=2).cost is None
+    assert replace(judge, price_out=0.5).judge(stories(3), samples=2).cost is None
+
+
+def test_the_key_is_in_no_cache_file_repr_or_record(endpoint, judge):
+    endpoint.script = in_turn(Reply(f"My key is {KEY}."), Reply())
+    judge.judge(stories(2), samples=1)
+    files = cached()
+    assert len(files) == 2 and len(endpoint.asked) == 3
+    assert all(KEY not in file.read_text() + file.name for file in files)
+    assert KEY not in repr(judge) + str(asdict(judge))
