@@ -35,7 +35,6 @@
 
 # %%
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 
@@ -63,10 +62,10 @@ remeasure = False
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
-labels = np.arange(400) % 2
+labels = torch.arange(400) % 2
 noise = torch.randn(2, 400, 16, generator=generator)
-noise[1, :, 3] += 2.0 * torch.from_numpy(labels)
-checked = probe_layers(noise, labels, np.arange(400) // 4)
+noise[1, :, 3] += 2.0 * labels
+checked = probe_layers(noise, labels, torch.arange(400) // 4)
 checked[["layer", "accuracy", "chance"]].round(2)
 
 # %% [markdown]

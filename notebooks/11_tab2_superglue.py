@@ -176,6 +176,8 @@ pd.Series(vars(finding)).to_frame("Table 2")
 # - Prompts longer than the window lose their beginning, as the harness does it.
 # - The stock task of ReCoRD does not import on the library versions used; ours has the same
 #   prompts, and SQuAD's definitions of exact match and F1.
+# - The harness's stock MultiRC counts "no" as the answer to a right candidate; its accuracy is thus
+#   one minus what one expects. Stock definitions are left as they are.
 # - Of CB, F1 is the harness's mean over three classes. Ties and rounding of the paper are unknown.
 # - Standard errors of the harness are about rows, intervals over seeds about training: a difference
 #   is believed only if it exceeds the second.

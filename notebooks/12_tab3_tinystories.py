@@ -33,17 +33,12 @@
 # s_{i,\mathrm{seed}}.$$
 
 # %%
-from random import Random
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from linlib import plots
 from linlib.claims import cosine_improves_stories
-from linlib.corpora.storyworld import render_story, sample_record
-from linlib.corpora.storyworld.grammar import sentences
 from linlib.evaluate.rubric import SCORES
-from linlib.evaluate.world_judge import judge_completion
 from linlib.experiments import obtain
 from linlib.intervals import paired_differences
 from linlib.profiles import load_profile
@@ -66,6 +61,12 @@ remeasure = False
 # parts that are told in order. Broken on purpose, a true story must lose what was broken:
 
 # %% tags=["nbval-check-output"]
+from random import Random
+
+from linlib.corpora.storyworld import render_story, sample_record
+from linlib.corpora.storyworld.grammar import sentences
+from linlib.evaluate.world_judge import judge_completion
+
 record = sample_record(16)
 beginning, ending = render_story(record).split("\n\n", 1)
 mixed = " ".join(Random(0).sample(sentences(ending), len(sentences(ending))))

@@ -50,8 +50,8 @@ def complete(
 ) -> list[Completion]:
     """Continue every prompt until the model begins another document, or the limit is reached.
 
-    A text longer than the window is continued in rounds, each with the newest half of the window
-    in view. Documents begin with the bos token, and end with the next one or with the eos token.
+    A text that fills the window is continued with its newest half in view. Documents begin with
+    the bos token, and end with the next one or with the eos token.
 
     Args:
         model: a decoder.
@@ -81,10 +81,13 @@ def _tell(
 ) -> list[Completion]:
     texts, ended = [list(prompt) for prompt in prompts], [False] * len(prompts)
     stops = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
-    left = how.max_new_tokens
+    left, begin = how.max_new_tokens, [0] * len(prompts)  # where the view of each text begins
     while left > 0 and not all(ended):
         open_ones = [number for number, done in enumerate(ended) if not done]
-        views = [texts[number][-(how.window // 2) :] for number in open_ones]
+        for number in open_ones:
+            if len(texts[number]) - begin[number] >= how.window:
+                begin[number] = len(texts[number]) - how.window // 2
+        views = [texts[number][begin[number] :] for number in open_ones]
         n_tokens = min(left, how.window - max(map(len, views)))
         for number, new in zip(
             open_ones, _generate(model, tokenizer, views, n_tokens, how, stops), strict=True
@@ -111,7 +114,7 @@ def _generate(
     width = max(map(len, views))
     padded = [[tokenizer.pad_token_id] * (width - len(view)) + view for view in views]
     mask = [[0] * (width - len(view)) + [1] * len(view) for view in views]
-    draw = {"do_sample": how.temperature > 0}
+    draw = {"do_sample": how.temperature > 0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     if how.temperature > 0:
         draw |= {"temperature": how.temperature, "top_k": 0, "top_p": 1.0}
     out: Tensor = model.generate(

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def evaluate(
         tasks: names; stock tasks of the harness, or those of `definitions`.
         definitions: a folder of task files, as `local_tasks` writes one. None: stock tasks alone.
         max_length: the most tokens of a prompt; what is older is cut off. None: the model's.
-        add_bos_token: open prompts with the bos token; None leaves that to the tokenizer.
+        add_bos_token: open prompts with the bos token; None leaves that to the tokenizer. For
+            perplexity None is right: the harness puts a first token before each document anyway.
         batch_size: prompts at once.
         limit: rows of each task; None is all.
 
@@ -58,6 +60,9 @@ def evaluate(
     """
     with _quiet():
         manager = _manager(tasks, definitions)
+        if add_bos_token is not None:  # the harness sets it on tokenizers that it opens itself
+            tokenizer = deepcopy(tokenizer)
+            tokenizer.add_bos_token = add_bos_token
         lm = HFLM(
             pretrained=model,
             tokenizer=tokenizer,
@@ -94,9 +99,7 @@ def _number(value: object) -> float:
 def _token_perplexity(lm: HFLM, samples: Sequence[Mapping]) -> float:
     """From the log-likelihoods that the harness summed, and the tokens that it summed over."""
     loglikelihood = sum(float(sample["filtered_resps"][0]) for sample in samples)
-    n_tokens = sum(
-        len(lm.tok_encode(sample["arguments"]["gen_args_0"]["arg_0"])) for sample in samples
-    )
+    n_tokens = sum(len(lm.tok_encode(sample["arguments"][0][0])) for sample in samples)
     return float(np.exp(-loglikelihood / n_tokens))
 
 
@@ -107,8 +110,8 @@ def _manager(tasks: Sequence[str], definitions: str | Path | None) -> TaskManage
     if not set(tasks) <= set(manager.all_tasks):  # to find all stock tasks takes seconds
         manager = TaskManager(include_path=definitions and str(definitions))
     for task in tasks:
-        if task not in manager.all_tasks:
-            close = get_close_matches(task, manager.all_tasks, n=3)
+        if task not in manager.all_subtasks:
+            close = get_close_matches(task, manager.all_subtasks, n=3)
             where = f"the harness or in {definitions}" if definitions else "the harness"
             raise ValueError(f"there is no task '{task}' in {where}; the nearest names are {close}")
     try:

@@ -90,7 +90,8 @@ def _creativity(read: Sequence[Sentence]) -> float:
 def _plot(read: Sequence[Sentence], given: Sequence[Sentence]) -> float:
     begun = max((sentence.part for sentence in given if sentence.part is not None), default=-1)
     parts = [s.part for s in read if s.part is not None and s.part > begun]
-    return _longest_rise(parts) / (N_PARTS - 1 - begun)
+    left = N_PARTS - 1 - begun
+    return _longest_rise(parts) / left if left else 0.0
 
 
 def _longest_rise(numbers: Iterable[int]) -> int:
