@@ -18,7 +18,7 @@
 # residual): every cell of its table is positive.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3.3 and Table 1.)
 #
-# **Cost.** `smoke` seconds, `tiny` about seven minutes on two CPU cores once its decoders are
+# **Cost.** `smoke` seconds, `tiny` about six minutes on two CPU cores once its decoders are
 # trained, `gpu` and `paper` are estimated at hours: they fine-tune models of up to 2.7B parameters.
 
 # %% [markdown]
