@@ -19,7 +19,7 @@ from linlib.pretrain import TrainedModel, Variant
 from linlib.profiles import load_profile
 from linlib.store import load_frame, load_provenance
 
-RUNS = {"mistral-150m-smoke": {"plain": [0], "cosine-0.5": [0]}}
+RUNS = {"mistral-150m-smoke": {"plain": (0,), "cosine-0.5": (0,)}}
 
 
 @pytest.fixture(scope="module")
