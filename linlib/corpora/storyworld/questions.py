@@ -8,7 +8,7 @@ from random import Random
 
 from linlib.corpora.storyworld.facts import THINGS
 from linlib.corpora.storyworld.record import StoryRecord, sample_record
-from linlib.corpora.storyworld.stories import FORMS, capitalised
+from linlib.corpora.storyworld.stories import FORMS, capitalised, story_parts
 
 INTRODUCTION, TROUBLE, HELP, ENDING = range(4)  # the paragraphs of a story
 
@@ -138,6 +138,26 @@ def about_state(state: State, record: StoryRecord, told_in: int) -> Question:
     values = (state.trouble, state.ending)
     true, false = values if told_in == TROUBLE else values[::-1]
     return Question(state, record, told_in, true, false)
+
+
+def telling(question: Question) -> str:
+    """The paragraph that tells what is asked, or its beginning, where that tells it already."""
+    return _paragraph(question, question.told_in)
+
+
+def silent(question: Question, rng: Random) -> str:
+    """A paragraph that does not tell what is asked; the first tells of no state."""
+    if question.about in STATES:
+        return _paragraph(question, INTRODUCTION)
+    others = [number for number in range(4) if number != question.told_in]
+    return _paragraph(question, rng.choice(others))
+
+
+def _paragraph(question: Question, number: int) -> str:
+    parts = story_parts(question.record)[number]
+    if question.about in STATES:  # told before the last part
+        parts = parts[:-1]
+    return " ".join(parts)
 
 
 def worded(template: str, record: StoryRecord, value: str = "") -> str:

@@ -23,16 +23,17 @@ from linlib.corpora.storyworld.questions import (
     ENDING,
     FACTS,
     HELP,
-    INTRODUCTION,
     STATES,
     TROUBLE,
     Question,
     about_fact,
     about_state,
+    silent,
+    telling,
 )
 from linlib.corpora.storyworld.record import StoryRecord
 from linlib.corpora.storyworld.senses import wic
-from linlib.corpora.storyworld.stories import story_paragraphs, story_parts
+from linlib.corpora.storyworld.stories import story_paragraphs
 
 NEUTRAL = 2  # of cb's labels, as in SuperGLUE: entailment, contradiction, neutral
 SHARE_OF_FACTS = 0.1  # of the questions
@@ -51,7 +52,7 @@ def boolq(split: str, n_rows: int) -> Dataset:
     claims = _claims("boolq", split, n_rows, truths=(False, True), share_of_facts=0.0)
     for index, (question, value, _) in enumerate(claims):
         asked = question.yes_no(value).removesuffix("?")
-        row = {"question": asked, "passage": _telling(question)}
+        row = {"question": asked, "passage": telling(question)}
         rows.append(row | {"idx": index, "label": index % 2})
     return Dataset.from_list(rows)
 
@@ -97,7 +98,7 @@ def cb(split: str, n_rows: int) -> Dataset:
     claims = _claims("cb", split, n_rows, truths=(True, False, None), once=True)
     for index, (question, value, rng) in enumerate(claims):
         label = index % 3
-        premise = _silent(question, rng) if label == NEUTRAL else _telling(question)
+        premise = silent(question, rng) if label == NEUTRAL else telling(question)
         row = {"premise": premise, "hypothesis": question.claim(value).removesuffix(".")}
         rows.append(row | {"idx": index, "label": label})
     return Dataset.from_list(rows)
@@ -116,7 +117,7 @@ def rte(split: str, n_rows: int) -> Dataset:
     rows = []
     claims = _claims("rte", split, n_rows, truths=(True, False, True, None), once=True)
     for index, (question, value, rng) in enumerate(claims):
-        premise = _silent(question, rng) if index % 4 == 3 else _telling(question)
+        premise = silent(question, rng) if index % 4 == 3 else telling(question)
         row = {"premise": premise, "hypothesis": question.claim(value)}
         rows.append(row | {"idx": index, "label": index % 2})
     return Dataset.from_list(rows)
@@ -205,23 +206,3 @@ def _question(
         facts = [fact for fact in FACTS if fact.once or not once]
         return about_fact(rng.choice(facts), record, rng)
     return about_state(rng.choice(STATES), record, told_in)
-
-
-def _telling(question: Question) -> str:
-    """The paragraph that tells what is asked, or its beginning, where that tells it already."""
-    return _paragraph(question, question.told_in)
-
-
-def _silent(question: Question, rng: Random) -> str:
-    """A paragraph that does not tell what is asked; the first tells of no state."""
-    if question.about in STATES:
-        return _paragraph(question, INTRODUCTION)
-    others = [number for number in range(4) if number != question.told_in]
-    return _paragraph(question, rng.choice(others))
-
-
-def _paragraph(question: Question, number: int) -> str:
-    parts = story_parts(question.record)[number]
-    if question.about in STATES:  # told before the last part
-        parts = parts[:-1]
-    return " ".join(parts)
