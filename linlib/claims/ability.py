@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from linlib.claims.finding import CONTRADICTED, MIXED, NO_DIFFERENCE, SUPPORTED, Finding
+from linlib.claims.finding import Finding, verdict_over_sizes
 from linlib.intervals import paired_differences
 from linlib.store import load_frame
 
@@ -46,12 +46,10 @@ def _better_with_cosine(
     """
     rows = paired_differences(scores, ["size"], value)
     rows = rows[rows["variant"] == COSINE]
-    verdicts = set(rows["verdict"])
-    names = {"higher": SUPPORTED, "lower": CONTRADICTED, NO_DIFFERENCE: NO_DIFFERENCE}
-    verdict = names[verdicts.pop()] if len(verdicts) == 1 else MIXED
     numbers = "; ".join(
         f"{row['size']} {row['mean']:+.{digits}f} [{row['low']:+.{digits}f}, "
         f"{row['high']:+.{digits}f}]"
         for row in rows.to_dict("records")
     )
+    verdict = verdict_over_sizes(rows["verdict"], hoped="higher")
     return Finding(claim, f"{what}, {numbers}", verdict)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from linlib.claims.finding import CONTRADICTED, MIXED, NO_DIFFERENCE, SUPPORTED, Finding
+from linlib.claims.finding import (
+    CONTRADICTED,
+    MIXED,
+    NO_DIFFERENCE,
+    SUPPORTED,
+    Finding,
+    verdict_over_sizes,
+)
 from linlib.intervals import mean_interval, paired_differences
 from linlib.store import load_frame
 
@@ -71,9 +78,7 @@ def cosine_lowers_linearity(profile: str) -> Finding:
     frame = load_frame("fig4_regularised_linearity_comparison", profile)
     frame = frame[frame["pair"] == "cosine-0.5"]
     rows = paired_differences(frame, ["size", "at"], "linearity_no_residual")
-    verdicts = set(rows["verdict"])
-    names = {"lower": SUPPORTED, "higher": CONTRADICTED, NO_DIFFERENCE: NO_DIFFERENCE}
-    verdict = names[verdicts.pop()] if len(verdicts) == 1 else MIXED
+    verdict = verdict_over_sizes(rows["verdict"], hoped="lower")
     ours = "; ".join(
         f"{row['size']} {row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
         for row in rows[rows["at"] == "equal steps"].to_dict("records")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from linlib.experiments.subjects import provenance
+from linlib.experiments.subjects import corpus_record, provenance
 from linlib.parallel import side_by_side
 from linlib.pretrain import Variant, train_variants, tune_plain
 from linlib.profiles import EvaluationSettings, Profile
@@ -72,8 +72,9 @@ def measure_each(
 
 
 def record_of(profile: Profile, variants: Sequence[Variant], **more: object) -> dict[str, object]:
-    """Provenance of a measurement of variants."""
+    """Provenance of a measurement of variants; its corpus is the one that they were trained for."""
     return provenance(profile, []) | {
+        "corpus": corpus_record(profile.pretraining.corpus),
         "seeds": sorted({one.seed for one in variants}),
         "models": {one.model.name: one.model.folder.name for one in variants},
         **more,
