@@ -50,8 +50,8 @@ def complete(
 ) -> list[Completion]:
     """Continue every prompt until the model begins another document, or the limit is reached.
 
-    A text that fills the window is continued with its newest half in view. Documents begin with
-    the bos token, and end with the next one or with the eos token.
+    A text that fills the window, but for an eighth of it at most, is continued with its newest
+    half in view. Documents begin with the bos token, and end with the next one or with eos.
 
     Args:
         model: a decoder.
@@ -82,10 +82,11 @@ def _tell(
     texts, ended = [list(prompt) for prompt in prompts], [False] * len(prompts)
     stops = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
     left, begin = how.max_new_tokens, [0] * len(prompts)  # where the view of each text begins
+    least = max(how.window // 8, 1)  # tokens a round, which begins with all views once more
     while left > 0 and not all(ended):
         open_ones = [number for number, done in enumerate(ended) if not done]
         for number in open_ones:
-            if len(texts[number]) - begin[number] >= how.window:
+            if how.window - (len(texts[number]) - begin[number]) < least:
                 begin[number] = len(texts[number]) - how.window // 2
         views = [texts[number][begin[number] :] for number in open_ones]
         n_tokens = min(left, how.window - max(map(len, views)))

@@ -54,8 +54,10 @@ def measure(profile: Profile) -> Measurement:
     labels = {"model": REFERENCE, "size": REFERENCE, "variant": REFERENCE, "seed": profile.seed}
     truth = truth.assign(story=range(len(truth)), **labels)[told.columns]
     stories = pd.concat([told, truth], ignore_index=True)
-    judged = _by_chat if judge else _by_world
-    frame, cost = judged(stories, held_out, judge, settings)
+    if judge is None:
+        frame, cost = _by_world(stories, held_out), {}
+    else:
+        frame, cost = _by_chat(stories, held_out, judge, settings.samples)
     frame["mean"] = frame[list(SCORES)].mean(axis=1)
     examples = stories[stories["story"] == 0].assign(beginning=held_out[0][0])
     record = record_of(profile, variants, judge=settings.judge, **cost)
@@ -100,29 +102,24 @@ def _told(folder: Path, options: Mapping[str, object]) -> pd.DataFrame:
     return frame
 
 
-def _by_world(
-    stories: pd.DataFrame, held_out: Sequence[HeldOut], judge: None, settings: EvaluationSettings
-) -> tuple[pd.DataFrame, dict[str, object]]:
+def _by_world(stories: pd.DataFrame, held_out: Sequence[HeldOut]) -> pd.DataFrame:
     rows = []
     for story in stories.fillna({"completion": ""}).to_dict("records"):
         beginning, _, record = held_out[story["story"]]
         scores = judge_completion(story["completion"], record, beginning, story["finished"])
         rows.append({name: story[name] for name in [*LABELS, "story"]} | asdict(scores))
-    return pd.DataFrame(rows), {}
+    return pd.DataFrame(rows)
 
 
 def _by_chat(
-    stories: pd.DataFrame,
-    held_out: Sequence[HeldOut],
-    judge: ChatJudge,
-    settings: EvaluationSettings,
+    stories: pd.DataFrame, held_out: Sequence[HeldOut], judge: ChatJudge, samples: int
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     texts = stories["completion"].fillna("")
     asked = [
         Story(held_out[number][0], text)
         for number, text in zip(stories["story"], texts, strict=True)
     ]
-    judged = judge.judge(asked, settings.samples)
+    judged = judge.judge(asked, samples)
     frame = judged.scores.rename(columns={"story": "row"})
     labels = stories[[*LABELS, "story"]].iloc[frame["row"]].reset_index(drop=True)
     record = {
