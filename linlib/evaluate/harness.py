@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import yaml
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from lm_eval.utils import env
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NEEDED_KEYS = ("dataset_path", "output_type", "metric_list")
@@ -58,7 +60,7 @@ def evaluate(
     Raises:
         ValueError: no such task, or its file is not a valid definition.
     """
-    with _quiet():
+    with _quiet(), _templates_compiled_once():
         manager = _manager(tasks, definitions)
         if add_bos_token is not None:  # the harness sets it on tokenizers that it opens itself
             tokenizer = deepcopy(tokenizer)
@@ -146,6 +148,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+
+
+@contextmanager
+def _templates_compiled_once() -> Iterator[None]:
+    """The harness compiles the template of a prompt anew for every row; that is half its time."""
+    compile_template = env.from_string
+    env.from_string = cache(compile_template)
+    try:
+        yield
+    finally:
+        env.from_string = compile_template
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import count, islice
+from pathlib import Path
 from random import Random
 
 from datasets import Dataset
@@ -14,9 +15,11 @@ from linlib.corpora.storyworld.preferences import render_preference
 from linlib.corpora.storyworld.record import StoryRecord, sample_record
 from linlib.corpora.storyworld.stories import render_story
 from linlib.corpora.storyworld.textbook import HELD_OUT_LESSON, render_textbook
+from linlib.store import build_once, code_digest
 
 TASK_SPLITS = {"train": "train", "validation": "heldout"}  # a benchmark's name -> ours
 SIZES = {"train": 30_000, "heldout": 2_000}
+FILE = "corpus.parquet"
 LESSON_EVERY = 4  # one textbook paragraph to so many stories
 
 
@@ -48,8 +51,14 @@ def load(split: str) -> Dataset:
     """Stories, each with its exercise, and lessons among them: `text`, `kind` and `record`.
 
     `kind` is "story", "exercise" or "textbook"; `record` is the story's facts as JSON, empty for a
-    textbook paragraph.
+    textbook paragraph. The corpus is told once, and then found in the store.
     """
+    recipe = {"split": split, "n": SIZES[split], "code": code_digest("corpora/storyworld")}
+    folder = build_once("storyworld", recipe, lambda folder: _tell(split, folder))
+    return Dataset.from_parquet(str(folder / FILE), keep_in_memory=True)
+
+
+def _tell(split: str, folder: Path) -> None:
     rows = []
     lessons = (seed for seed in count() if (seed % HELD_OUT_LESSON == 0) == (split == "heldout"))
     for number, record in enumerate(islice(records(split), SIZES[split])):
@@ -59,7 +68,7 @@ def load(split: str) -> Dataset:
         if number % LESSON_EVERY == 0:
             lesson = render_textbook(next(lessons))
             rows.append({"text": lesson, "kind": "textbook", "record": ""})
-    return Dataset.from_list(rows)
+    Dataset.from_list(rows).to_parquet(folder / FILE)
 
 
 def preference_pairs(split: str, n_pairs: int) -> Dataset:
