@@ -501,7 +501,7 @@ def test_a_profile_that_cannot_fine_tune_says_so():
     smoke = load_profile("smoke")
     with pytest.raises(ValueError, match="profile 'smoke' fine-tunes nothing"):
         finetuning.measure(smoke.model_copy(update={"finetuning": None}))
-    with pytest.raises(ValueError, match=r"fine-tunes \['OPT-9T'\], and has no such models"):
+    with pytest.raises(ValueError, match=r"names \['OPT-9T'\], and has no such models"):
         settings = smoke.finetuning.model_copy(update={"models": ("OPT-9T",)})
         finetuning.measure(
             smoke.model_copy(update={"finetuning": settings, "zoo": None, "hub_models": ()})

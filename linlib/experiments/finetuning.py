@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 
 from linlib.experiments.subjects import (
-    NAMES,
     Measurement,
     Subject,
     checkpoint_windows,
-    hub_subjects,
+    named_subjects,
     provenance,
-    zoo_subjects,
 )
 from linlib.finetune import (
     ALL_TASKS,
@@ -58,7 +56,7 @@ def measure(profile: Profile) -> Measurement:
             f"profile '{profile.name}' fine-tunes nothing, so this table cannot be measured in "
             "it; add `finetuning` to its file, or choose another profile"
         )
-    chosen = _chosen(profile, settings)
+    chosen = named_subjects(profile, settings.models, settings.hub_models)
     before, jobs, data = {}, [], {}
     for subject in chosen:
         before[subject.name], its_jobs = _prepare(profile, settings, subject)
@@ -77,23 +75,6 @@ def measure(profile: Profile) -> Measurement:
         "task_data": data,
     }
     return Measurement({"": pd.DataFrame(runs), "_layers": pd.concat(layers)}, record)
-
-
-def _chosen(profile: Profile, settings: FineTuningSettings) -> list[Subject]:
-    """The models by name; only of those that are wanted is anything trained or asked for."""
-    hub = {one.label: one for one in (*profile.hub_models, *settings.hub_models)}
-    own = {NAMES[kind] for kind in profile.zoo.models} if profile.zoo else set()
-    unknown = [name for name in settings.models if name not in hub.keys() | own]
-    if unknown:
-        raise ValueError(
-            f"profile '{profile.name}' fine-tunes {unknown}, and has no such models; it has "
-            f"{sorted(hub.keys() | own)}"
-        )
-    found = hub_subjects([hub[name] for name in settings.models if name in hub])
-    if own & set(settings.models):
-        found += zoo_subjects(profile)
-    known = {subject.name.removesuffix(f" ({profile.name})"): subject for subject in found}
-    return [known[name] for name in settings.models]
 
 
 def _prepare(

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 Experiment = Callable[[Profile], "Measurement"]
 
 
-def _measured_by(module: str) -> Experiment:
-    """`measure` of a module of this package, imported when it is called.
+def _measured_by(module: str, function: str = "measure") -> Experiment:
+    """A function of a module of this package, imported when it is called.
 
     Whoever only draws stored frames does not wait for the libraries that measuring needs.
     """
 
     def measure(profile: Profile) -> Measurement:
-        return import_module(f"linlib.experiments.{module}").measure(profile)
+        return getattr(import_module(f"linlib.experiments.{module}"), function)(profile)
 
     return measure
 
@@ -36,10 +36,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig3_norms": _measured_by("norms"),
     "fig4_regularised_linearity": _measured_by("regularised"),
     "fig5_probing": _measured_by("probing"),
+    "fig6_pruning_first": _measured_by("pruning", "measure_first"),
+    "fig7_pruning_second": _measured_by("pruning", "measure_second"),
+    "fig8_pruning_accuracy": _measured_by("pruning", "measure_accuracy"),
     "fig9_error_tails": _measured_by("error_tails"),
     "tab1_finetuning": _measured_by("finetuning"),
     "tab2_superglue": _measured_by("superglue"),
     "tab3_tinystories": _measured_by("stories"),
+    "pruning_shootout": _measured_by("shootout"),
 }
 
 

@@ -46,9 +46,16 @@ class Subject:
         """Open model and tokenizer; what the profile trained itself is measured in float32."""
         hub = self.settings
         if hub is None:
-            return load_model(self.source, device=profile.device), load_tokenizer(self.source)
+            return load_model(self.source, device=profile.device), self.open_tokenizer()
         model = load_model(self.source, hub.revision, getattr(torch, profile.dtype), profile.device)
-        return model, load_tokenizer(self.source, hub.revision, hub.bos_token, hub.pad_token)
+        return model, self.open_tokenizer()
+
+    def open_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Open the tokenizer alone."""
+        hub = self.settings
+        if hub is None:
+            return load_tokenizer(self.source)
+        return load_tokenizer(self.source, hub.revision, hub.bos_token, hub.pad_token)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,32 @@ def zoo_subjects(profile: Profile) -> list[Subject]:
 def hub_subjects(models: Sequence[HubModel]) -> list[Subject]:
     """Models of the hub, at the commits that their revisions stand for now."""
     return [Subject(hub.label, f"{hub.id}@{commit_of(hub)}", hub.id, hub) for hub in models]
+
+
+def named_subjects(
+    profile: Profile, names: Sequence[str], more: Sequence[HubModel] = ()
+) -> list[Subject]:
+    """Some of a profile's models, in the order given; of the others, none is trained or asked for.
+
+    Args:
+        profile: whose models.
+        names: labels in figures, without the profile's own name.
+        more: hub models that the profile names elsewhere.
+
+    Raises:
+        ValueError: the profile has no such model.
+    """
+    hub = {one.label: one for one in (*profile.hub_models, *more)}
+    own = {NAMES[kind] for kind in profile.zoo.models} if profile.zoo else set()
+    if unknown := [name for name in names if name not in hub.keys() | own]:
+        raise ValueError(
+            f"profile '{profile.name}' names {unknown}, and has no such models; it has "
+            f"{sorted(hub.keys() | own)}"
+        )
+    found = hub_subjects([hub[name] for name in names if name in hub])
+    found += zoo_subjects(profile) if own & set(names) else []
+    known = {subject.name.removesuffix(f" ({profile.name})"): subject for subject in found}
+    return [known[name] for name in names]
 
 
 def commit_of(hub: HubModel) -> str:

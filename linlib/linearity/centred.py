@@ -71,6 +71,14 @@ class Centred:
             delta_floor=(FLOAT32_EPSILON**2 * n * mean_z[d:].square().sum()).item(),
         )
 
+    @classmethod
+    def about_origin(cls, sums: Sums) -> Centred:
+        """Moments about zero, as a map without a bias needs them."""
+        zero = torch.zeros_like(sums.shift)
+        d = len(zero) // 2
+        origin = cls(0, zero[:d], zero[d:], zero, zero, 0.0, zero, 0.0)
+        return cls.of(sums, about=origin)
+
     @property
     def stream_energy(self) -> float:
         """||X||_F^2."""
@@ -95,6 +103,12 @@ class Centred:
     def weight(self) -> Tensor:
         """The least-squares A of D = X A, shape (d, d)."""
         return self.factor.solve(self.xd)
+
+    def shrunk_weight(self, ridge: float) -> Tensor:
+        """The ridge solution of D = X A, of lambda = `ridge` x the mean of X'X's diagonal."""
+        shrinkage = ridge * self.xx.diagonal().mean()
+        identity = torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device)
+        return torch.linalg.solve(self.xx + shrinkage * identity, self.xd)
 
     def positive_output_energy(self) -> float:
         """||Y||_F^2, refused where y does not vary beyond the rounding of X + D."""

@@ -179,14 +179,26 @@ class BlockMoments:
         errors, _, deltas = zip(*self._heldout_terms, strict=True)
         return 1 - sum(errors) / sum(deltas)
 
-    def delta_map(self) -> LinearMap:
-        """The affine map that best predicts a block's contribution delta from its input x."""
-        weight = self._centred.weight
-        return LinearMap(weight, self._centred.mean_delta - self._centred.mean_x @ weight)
+    def delta_map(self, ridge: float = 0.0, intercept: bool = True) -> LinearMap:
+        """The affine map that best predicts a block's contribution delta from its input x.
 
-    def linear_map(self) -> LinearMap:
-        """The affine map that best predicts a block's output y = x + delta from its input x."""
-        delta = self.delta_map()
+        Args:
+            ridge: shrinks the weight towards 0, and so that of `linear_map` towards the identity:
+                (X'X + lambda I)^-1 X'D with lambda = ridge x the mean of X'X's diagonal.
+            intercept: False fits a map without a bias, about the origin and not about the means.
+
+        Raises:
+            ValueError: n_tokens <= d_model, x does not vary, or the ridge is negative.
+        """
+        if ridge < 0:
+            raise ValueError(f"ridge = {ridge} is negative; 0 is least squares")
+        c = self._centred if intercept else Centred.about_origin(self._sums)
+        weight = c.shrunk_weight(ridge) if ridge else c.weight
+        return LinearMap(weight, c.mean_delta - c.mean_x @ weight)
+
+    def linear_map(self, ridge: float = 0.0, intercept: bool = True) -> LinearMap:
+        """The affine map that best predicts a block's output y = x + delta; see `delta_map`."""
+        delta = self.delta_map(ridge, intercept)
         identity = torch.eye(self.d_model, dtype=delta.weight.dtype, device=delta.weight.device)
         return LinearMap(identity + delta.weight, delta.bias)
 

@@ -1,5 +1,6 @@
 """Profiles: one YAML file a scale, read into frozen, fully typed objects."""
 
+from linlib.profiles.pruning import DistillationSettings, PruningSettings
 from linlib.profiles.schema import Profile, load_profile
 from linlib.profiles.sections import (
     EvaluationSettings,
@@ -12,6 +13,7 @@ from linlib.profiles.sections import (
 )
 
 __all__ = [
+    "DistillationSettings",
     "EvaluationSettings",
     "FineTuningSettings",
     "HubCheckpoints",
@@ -19,6 +21,7 @@ __all__ = [
     "MeasureSettings",
     "PretrainingSettings",
     "Profile",
+    "PruningSettings",
     "ZooSettings",
     "load_profile",
 ]

@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import ValidationError
 
+from linlib.profiles.pruning import PruningSettings
 from linlib.profiles.sections import (
     EvaluationSettings,
     FineTuningSettings,
@@ -49,6 +50,8 @@ class Profile(Settings):
     """Fine-tuning and reward modelling."""
     evaluation: EvaluationSettings | None = None
     """Tasks, probes and stories for the Mistrals of `pretraining`."""
+    pruning: PruningSettings | None = None
+    """Depth pruning of two of the models."""
     measure: MeasureSettings
 
 

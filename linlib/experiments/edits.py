@@ -1,0 +1,138 @@
+"""Pruned models: each is built and measured once, and shared between figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from linlib.experiments.plans import Plan, recipe_of
+from linlib.linearity import LinearMap
+from linlib.parallel import side_by_side
+from linlib.prune import (
+    Distillation,
+    RunMoments,
+    adjacent_runs,
+    affine_maps,
+    delta_of,
+    distil,
+    fold_runs,
+    prune,
+    remove_blocks,
+    replace_runs,
+    window_losses,
+)
+from linlib.store import build_once
+
+DENSE, REMOVED, REPLACED, DISTILLED = "dense", "removed", "replaced", "replaced + distilled"
+REFITTED, FOLDED, FOLDED_REFITTED = "replaced, refitted", "folded", "folded, refitted"
+LOSSES, MAPS, HISTORY = "losses.csv", "maps.safetensors", "distillation.csv"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One pruned model, or, with the method "dense", the model itself.
+
+    Attributes:
+        plan: of the dense model.
+        method: one of the names above.
+        blocks: those left out.
+    """
+
+    plan: Plan
+    method: str
+    blocks: tuple[int, ...] = ()
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """All that makes it."""
+        plan, settings = self.plan, self.plan.profile.pruning
+        distillation = settings.distillation.model_dump() if self.method == DISTILLED else None
+        return recipe_of(plan.subject, plan.profile) | {
+            "texts": plan.texts.name,
+            "moments": plan.moments.name,
+            "method": self.method,
+            "blocks": list(self.blocks),
+            "ridge": settings.ridge,
+            "distillation": distillation,
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where it is measured, built first if need be."""
+        return build_once("edited", self.recipe, self._build)
+
+    def losses(self) -> np.ndarray:
+        """Held-out loss of every window, in nats per token, (n_windows,)."""
+        return pd.read_csv(self.folder / LOSSES)["loss"].to_numpy()
+
+    def history(self) -> pd.DataFrame:
+        """The looks at the held-out text while it was distilled."""
+        return pd.read_csv(self.folder / HISTORY)
+
+    def open(self) -> PreTrainedModel:
+        """The pruned model, with its maps as they were fitted or trained ("folded" excepted)."""
+        dense, _ = self.plan.subject.open(self.plan.profile)
+        if self.method in (DENSE, REMOVED):
+            return remove_blocks(dense, self.blocks)
+        saved = load_file(self.folder / MAPS)
+        deltas = {
+            run: LinearMap(saved[f"{run.start}.weight"], saved[f"{run.start}.bias"])
+            for run in adjacent_runs(self.blocks)
+        }
+        return replace_runs(dense, deltas)
+
+    def _build(self, folder: Path) -> None:
+        plan, settings = self.plan, self.plan.profile.pruning
+        dense, _ = plan.subject.open(plan.profile)
+        texts, batch_size = plan.windows(), settings.batch_size
+        fitting = {"input_ids": texts["calibration"], "ridge": settings.ridge, "refit": True}
+        if self.method in (DENSE, REMOVED):
+            model = remove_blocks(dense, self.blocks)
+        elif self.method in (REFITTED, FOLDED_REFITTED):
+            method = "replace" if self.method == REFITTED else "fold"
+            model = prune(dense, self.blocks, method, batch_size=batch_size, **fitting)
+        else:
+            model = self._with_dense_maps(dense)
+        if self.method == DISTILLED:
+            how = settings.distillation.model_dump(exclude={"corpus", "heldout_windows"})
+            how = Distillation(**how, seed=plan.profile.seed)
+            history = distil(model, dense, texts["training"], texts["stopping"], how)
+            history.to_csv(folder / HISTORY, index=False)
+        maps = {}
+        for affine in affine_maps(model):
+            maps[f"{affine.run.start}.weight"] = affine.weight.detach().cpu()
+            maps[f"{affine.run.start}.bias"] = affine.bias.detach().cpu()
+        save_file(maps, folder / MAPS)
+        losses = window_losses(model, texts["heldout"], batch_size=batch_size)
+        pd.DataFrame({"loss": losses}).to_csv(folder / LOSSES, index=False)
+
+    def _with_dense_maps(self, dense: PreTrainedModel) -> PreTrainedModel:
+        kind = "projection" if self.method == FOLDED else "stream"
+        moments, ridge = RunMoments.load(self.plan.moments), self.plan.profile.pruning.ridge
+        deltas = {
+            run: delta_of(dense, moments, run, kind, ridge) for run in adjacent_runs(self.blocks)
+        }
+        return (fold_runs if self.method == FOLDED else replace_runs)(dense, deltas)
+
+
+def measure_edits(edits: Sequence[Edit], workers: int) -> None:
+    """Build and measure all that the store lacks, side by side."""
+    distinct = list({_identity(edit): edit for edit in edits}.values())
+    done = side_by_side(_build, distinct, workers)
+    for _ in tqdm(done, "pruned models", total=len(distinct), unit="model"):
+        pass
+
+
+def _identity(edit: Edit) -> tuple[str, str, tuple[int, ...]]:
+    return edit.plan.subject.name, edit.method, edit.blocks
+
+
+def _build(edit: Edit) -> Path:
+    return edit.folder

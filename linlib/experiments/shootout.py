@@ -1,0 +1,170 @@
+"""Beyond the paper: every order of removal x every method, and what predicts a block's worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy.stats import spearmanr
+
+from linlib.experiments.edits import (
+    DENSE,
+    DISTILLED,
+    FOLDED,
+    FOLDED_REFITTED,
+    REFITTED,
+    REMOVED,
+    REPLACED,
+    Edit,
+    measure_edits,
+)
+from linlib.experiments.plans import LINEAR, Plan
+from linlib.experiments.pruning import (
+    labels,
+    perplexities,
+    planned,
+    pruning_settings,
+    record_of_pruning,
+)
+from linlib.experiments.subjects import NAMES, Measurement
+from linlib.profiles import Profile
+from linlib.prune import block_costs, can_fold, model_costs
+
+METHODS = (REMOVED, REPLACED, REFITTED, DISTILLED, FOLDED, FOLDED_REFITTED)
+PREDICTORS = (
+    "linearity",
+    "linearity without residual",
+    "identity score",
+    "block influence",
+    "last",
+)
+TIMED_WINDOWS = 8
+
+
+def measure(profile: Profile) -> Measurement:
+    """Prune the two models of Figures 6 and 7 in every order and by every method.
+
+    Frames: "" has a row a model, order, seed, method and number of blocks: `perplexities`, and the
+    `speedup` of that method and number; "_cost" has parameters, operations and measured speed;
+    "_blocks" has the costs that criteria give every block of every model, beside the loss that is
+    `added` when it alone is removed or replaced; "_prediction" has the rank correlation of the two.
+
+    Raises:
+        ValueError: the profile prunes nothing.
+    """
+    settings = pruning_settings(profile)
+    plans = planned(profile, settings.models)
+    named = [
+        (order, Edit(plan, method, blocks))
+        for plan in plans
+        for order in plan.chosen
+        for blocks in plan.sets(order)
+        for method in METHODS
+        if _can(plan, method, blocks)
+    ]
+    dense = {plan.subject.name: Edit(plan, DENSE) for plan in plans}
+    measure_edits([*dense.values(), *(edit for _, edit in named)], settings.workers)
+    cost = pd.concat([_cost(plan) for plan in plans], ignore_index=True)
+    rows = [
+        perplexities([edit], dense[edit.plan.subject.name]).assign(
+            order=order.name, seed=order.seed
+        )
+        for order, edit in named
+    ]
+    keys = ["model", "method", "n_removed"]
+    frame = pd.concat(rows, ignore_index=True).merge(cost[[*keys, "speedup"]], on=keys)
+    blocks = _blocks(profile)
+    frames = {"": frame, "_cost": cost, "_blocks": blocks, "_prediction": predictions(blocks)}
+    return Measurement(frames, record_of_pruning(profile, plans))
+
+
+def predictions(blocks: pd.DataFrame) -> pd.DataFrame:
+    """How well each criterion ranks the blocks of each model.
+
+    Args:
+        blocks: one row a model, block, `method` and `criterion`, with its `cost` and the loss that
+            is `added`.
+
+    Returns:
+        One row a model, method and criterion: Spearman's `rho` over the blocks, and their number.
+    """
+    keys = ["model", "method", "criterion"]
+    return pd.DataFrame(
+        [
+            (*key, spearmanr(rows["cost"], rows["added"]).statistic, len(rows))
+            for key, rows in blocks.groupby(keys, sort=False)
+        ],
+        columns=[*keys, "rho", "n_blocks"],
+    )
+
+
+def _can(plan: Plan, method: str, blocks: Sequence[int]) -> bool:
+    """Whether a method can do without these blocks: a fold needs a block before them."""
+    if method not in (FOLDED, FOLDED_REFITTED):
+        return True
+    model, _ = plan.subject.open(plan.profile)
+    return 0 not in blocks and can_fold(model.config)
+
+
+def _cost(plan: Plan) -> pd.DataFrame:
+    """Parameters, operations and speed, by method and number of blocks.
+
+    They do not depend on which blocks are left out; the most linear ones stand for all.
+    """
+    windows = plan.windows()["heldout"][:TIMED_WINDOWS]
+    edits = {
+        f"{method} {len(blocks)}": Edit(plan, method, blocks)
+        for method, sets in (
+            (DENSE, [()]),
+            (REMOVED, plan.sets(LINEAR)),
+            (REPLACED, plan.sets(LINEAR)),
+        )
+        for blocks in sets
+    }
+    models = {name: edit.open() for name, edit in edits.items()}
+    costs = model_costs(models, windows, plan.profile.pruning.timing_rounds).set_index("name")
+    rows = []
+    for name, edit in edits.items():
+        same = {
+            REMOVED: (REMOVED, FOLDED, FOLDED_REFITTED),
+            REPLACED: (REPLACED, REFITTED, DISTILLED),
+        }
+        for method in same.get(edit.method, (DENSE,)):
+            rows.append(labels(edit) | {"method": method} | costs.loc[name].to_dict())
+    return pd.DataFrame(rows).drop(columns="removed")
+
+
+def _blocks(profile: Profile) -> pd.DataFrame:
+    """Criteria beside the loss that each block alone is worth, for every model of the zoo."""
+    settings = profile.pruning
+    names = [NAMES[kind] for kind in profile.zoo.models] if profile.zoo else settings.models
+    plans = planned(profile, names)
+    singles = {
+        plan.subject.name: [
+            Edit(plan, method, (block,))
+            for method in (REMOVED, REPLACED)
+            for block in range(plan.n_blocks)
+        ]
+        for plan in plans
+    }
+    dense = {plan.subject.name: Edit(plan, DENSE) for plan in plans}
+    every = [edit for edits in singles.values() for edit in edits]
+    measure_edits([*dense.values(), *every], settings.workers)
+    rows = []
+    for plan in plans:
+        name = plan.subject.name
+        costs = _costs_of_blocks(plan)
+        added = perplexities(singles[name], dense[name])
+        for edit, row in zip(singles[name], added.to_dict("records"), strict=True):
+            for criterion, values in costs.items():
+                (block,) = edit.blocks
+                where = {"model": name, "method": edit.method, "block": block}
+                rows.append(where | {"criterion": criterion, "cost": values[block]} | row)
+    columns = ["model", "method", "block", "criterion", "cost", "added", "added_low", "added_high"]
+    return pd.DataFrame(rows)[columns]
+
+
+def _costs_of_blocks(plan: Plan) -> dict[str, list[float]]:
+    model, _ = plan.subject.open(plan.profile)
+    windows = plan.windows()["calibration"]
+    return {one: block_costs(model, windows, one) for one in PREDICTORS}
