@@ -22,6 +22,12 @@ from linlib.claims.linearity import (
     long_tails,
     near_linear,
 )
+from linlib.claims.pruning import (
+    paired_gains,
+    removal_costs_little,
+    replacement_beats_removal,
+    replacement_keeps_accuracy,
+)
 
 __all__ = [
     "CLAIMS",
@@ -40,6 +46,10 @@ __all__ = [
     "fine_tuning_raises_linearity",
     "long_tails",
     "near_linear",
+    "paired_gains",
+    "removal_costs_little",
+    "replacement_beats_removal",
+    "replacement_keeps_accuracy",
 ]
 
 # The notebook whose claim it is -> the finding at a profile.
@@ -49,6 +59,9 @@ CLAIMS: dict[str, Callable[[str], Finding]] = {
     "03_fig3_norms": contributes_little,
     "04_fig4_regularised_linearity": cosine_lowers_linearity,
     "05_fig5_probing": cosine_probes_better,
+    "06_fig6_pruning_first": removal_costs_little,
+    "07_fig7_pruning_second": replacement_beats_removal,
+    "08_fig8_pruning_accuracy": replacement_keeps_accuracy,
     "09_fig9_error_tails": long_tails,
     "10_tab1_finetuning": fine_tuning_raises_linearity,
     "11_tab2_superglue": cosine_improves_superglue,

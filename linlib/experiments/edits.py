@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from linlib.experiments.plans import Plan, recipe_of
+from linlib.experiments.plans import LIKE_TEST, Plan, recipe_of
 from linlib.linearity import LinearMap
 from linlib.parallel import side_by_side
 from linlib.prune import (
@@ -28,7 +28,7 @@ from linlib.prune import (
     replace_runs,
     window_losses,
 )
-from linlib.store import build_once
+from linlib.store import artefact_folder, build_once
 
 DENSE, REMOVED, REPLACED, DISTILLED = "dense", "removed", "replaced", "replaced + distilled"
 REFITTED, FOLDED, FOLDED_REFITTED = "replaced, refitted", "folded", "folded, refitted"
@@ -43,11 +43,13 @@ class Edit:
         plan: of the dense model.
         method: one of the names above.
         blocks: those left out.
+        text: what its maps are fitted and distilled on.
     """
 
     plan: Plan
     method: str
     blocks: tuple[int, ...] = ()
+    text: str = LIKE_TEST
 
     @property
     def recipe(self) -> dict[str, object]:
@@ -56,12 +58,16 @@ class Edit:
         distillation = settings.distillation.model_dump() if self.method == DISTILLED else None
         return recipe_of(plan.subject, plan.profile) | {
             "texts": plan.texts.name,
-            "moments": plan.moments.name,
+            "moments": None if self._has_no_maps else plan.moments[self.text].name,
             "method": self.method,
             "blocks": list(self.blocks),
-            "ridge": settings.ridge,
+            "ridge": None if self._has_no_maps else settings.ridge,
             "distillation": distillation,
         }
+
+    @property
+    def _has_no_maps(self) -> bool:
+        return self.method in (DENSE, REMOVED)
 
     @property
     def folder(self) -> Path:
@@ -79,7 +85,7 @@ class Edit:
     def open(self) -> PreTrainedModel:
         """The pruned model, with its maps as they were fitted or trained ("folded" excepted)."""
         dense, _ = self.plan.subject.open(self.plan.profile)
-        if self.method in (DENSE, REMOVED):
+        if self._has_no_maps:
             return remove_blocks(dense, self.blocks)
         saved = load_file(self.folder / MAPS)
         deltas = {
@@ -92,8 +98,12 @@ class Edit:
         plan, settings = self.plan, self.plan.profile.pruning
         dense, _ = plan.subject.open(plan.profile)
         texts, batch_size = plan.windows(), settings.batch_size
-        fitting = {"input_ids": texts["calibration"], "ridge": settings.ridge, "refit": True}
-        if self.method in (DENSE, REMOVED):
+        fitting = {
+            "input_ids": texts[f"{self.text} calibration"],
+            "ridge": settings.ridge,
+            "refit": True,
+        }
+        if self._has_no_maps:
             model = remove_blocks(dense, self.blocks)
         elif self.method in (REFITTED, FOLDED_REFITTED):
             method = "replace" if self.method == REFITTED else "fold"
@@ -101,9 +111,14 @@ class Edit:
         else:
             model = self._with_dense_maps(dense)
         if self.method == DISTILLED:
-            how = settings.distillation.model_dump(exclude={"corpus", "heldout_windows"})
+            how = settings.distillation.model_dump(exclude={"heldout_windows"})
             how = Distillation(**how, seed=plan.profile.seed)
-            history = distil(model, dense, texts["training"], texts["stopping"], how)
+            history = distil(
+                model,
+                dense,
+                *(texts[f"{self.text} {use}"] for use in ("training", "stopping")),
+                how,
+            )
             history.to_csv(folder / HISTORY, index=False)
         maps = {}
         for affine in affine_maps(model):
@@ -115,7 +130,10 @@ class Edit:
 
     def _with_dense_maps(self, dense: PreTrainedModel) -> PreTrainedModel:
         kind = "projection" if self.method == FOLDED else "stream"
-        moments, ridge = RunMoments.load(self.plan.moments), self.plan.profile.pruning.ridge
+        moments, ridge = (
+            RunMoments.load(self.plan.moments[self.text]),
+            self.plan.profile.pruning.ridge,
+        )
         deltas = {
             run: delta_of(dense, moments, run, kind, ridge) for run in adjacent_runs(self.blocks)
         }
@@ -124,14 +142,11 @@ class Edit:
 
 def measure_edits(edits: Sequence[Edit], workers: int) -> None:
     """Build and measure all that the store lacks, side by side."""
-    distinct = list({_identity(edit): edit for edit in edits}.values())
-    done = side_by_side(_build, distinct, workers)
-    for _ in tqdm(done, "pruned models", total=len(distinct), unit="model"):
+    wanted = {artefact_folder("edited", edit.recipe): edit for edit in edits}
+    missing = [edit for folder, edit in wanted.items() if not folder.is_dir()]
+    done = side_by_side(_build, missing, workers)
+    for _ in tqdm(done, "pruned models", total=len(missing), unit="model", disable=not missing):
         pass
-
-
-def _identity(edit: Edit) -> tuple[str, str, tuple[int, ...]]:
-    return edit.plan.subject.name, edit.method, edit.blocks
 
 
 def _build(edit: Edit) -> Path:

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from linlib.corpora import corpus_sha256, load_corpus, packed_windows
 from linlib.experiments.subjects import Subject
+from linlib.measure import collect_moments
 from linlib.models import decoder_blocks
 from linlib.profiles import Profile, PruningSettings
 from linlib.prune import adjacent_runs, can_fold, collect_runs, removal_order
 from linlib.store import build_once, code_digest
 
+LIKE_TEST, STORIES = "like the test's", "stories"  # texts that maps are fitted and distilled on
 WINDOWS, ORDERS = "windows.safetensors", "orders.json"
 CODE = ("prune", "linearity", "measure", "models", "experiments/plans.py", "experiments/edits.py")
 
@@ -65,7 +67,7 @@ class Plan:
         n_blocks: L of the dense model.
         texts: folder of the token windows.
         chosen: order -> blocks in the order of their removal.
-        moments: folder of the moments of every run that an order leaves out.
+        moments: text -> folder of the moments of every run that an order leaves out.
     """
 
     subject: Subject
@@ -73,7 +75,7 @@ class Plan:
     n_blocks: int
     texts: Path
     chosen: dict[Order, list[int]]
-    moments: Path
+    moments: dict[str, Path]
 
     def sets(self, order: Order) -> list[tuple[int, ...]]:
         """The blocks left out, sorted, for 1, 2, ... of them."""
@@ -81,7 +83,10 @@ class Plan:
         return [tuple(sorted(blocks[:n])) for n in range(1, len(blocks) + 1)]
 
     def windows(self) -> dict[str, Tensor]:
-        """Windows: `calibration`, `heldout`, and `training` and `stopping` of a distillation."""
+        """Windows: `heldout`, and of either text `<text> calibration`, `training`, `stopping`.
+
+        The last two are those of a distillation. Orders come from the text that is like the test's.
+        """
         return load_file(self.texts / WINDOWS)
 
 
@@ -89,23 +94,26 @@ def plan_of(profile: Profile, subject: Subject) -> Plan:
     """Text, orders and moments of one model; what the store has is not made again."""
     model, _ = subject.open(profile)
     settings, texts = profile.pruning, _texts(profile, subject)
-    windows = load_file(texts / WINDOWS)["calibration"]
+    windows = load_file(texts / WINDOWS)
+    like_test = windows[f"{LIKE_TEST} calibration"]
     every = orders(settings)
     most = min(settings.most_removed, len(decoder_blocks(model)) - 1)
     recipe = recipe_of(subject, profile) | {"texts": texts.name, "most": most}
 
     def choose(folder: Path) -> None:
+        moments = collect_moments(model, like_test, n_folds=1, batch_size=settings.batch_size)
+        options = {"moments": moments, "batch_size": settings.batch_size}
         found = [
             removal_order(
                 model,
-                windows,
-                order.criterion,
+                like_test,
+                one.criterion,
                 most,
-                remeasure=order.remeasure,
-                seed=order.seed,
-                batch_size=settings.batch_size,
+                remeasure=one.remeasure,
+                seed=one.seed,
+                **options,
             )
-            for order in every
+            for one in every
         ]
         (folder / ORDERS).write_text(json.dumps(found))
 
@@ -116,11 +124,17 @@ def plan_of(profile: Profile, subject: Subject) -> Plan:
     runs = _runs_of([*chosen.values(), *([block] for block in range(n_blocks))])
     inside = [run for run in runs if run.start > 0 and can_fold(model.config)]
 
-    def collect(folder: Path) -> None:
-        collect_runs(model, windows, runs, inside, batch_size=settings.batch_size).save(folder)
-
-    wanted = {"runs": [[run.start, run.stop] for run in runs]}
-    moments = build_once("runs", recipe | wanted, collect)
+    moments = {}
+    for text in (LIKE_TEST, STORIES):
+        fitting = windows[f"{text} calibration"]
+        wanted = {"runs": [[run.start, run.stop] for run in runs], "text": text}
+        moments[text] = build_once(
+            "runs",
+            recipe | wanted,
+            lambda folder, fitting=fitting: collect_runs(
+                model, fitting, runs, inside, batch_size=settings.batch_size
+            ).save(folder),
+        )
     return Plan(subject, profile, n_blocks, texts, chosen, moments)
 
 
@@ -149,14 +163,13 @@ def _texts(profile: Profile, subject: Subject) -> Path:
     """Windows of the text that maps are fitted on, tested on, and distilled on."""
     settings, length = profile.pruning, profile.measure.length
     distillation = settings.distillation
-    wanted = {
-        "calibration": (profile.corpus, "train", settings.calibration_windows),
-        "heldout": (profile.corpus, "heldout", settings.heldout_windows),
-        "training": (
-            distillation.corpus, "train", distillation.steps * distillation.batch_size
-        ),
-        "stopping": (distillation.corpus, "heldout", distillation.heldout_windows),
-    }  # fmt: skip
+    n_training = distillation.steps * distillation.batch_size
+    wanted = {"heldout": (profile.corpus, "heldout", settings.heldout_windows)}
+    for text, corpus in ((LIKE_TEST, profile.corpus), (STORIES, settings.stories)):
+        n_windows = {"calibration": settings.calibration_windows, "training": n_training}
+        for use, n in n_windows.items():
+            wanted[f"{text} {use}"] = (corpus, "train", n)
+        wanted[f"{text} stopping"] = (corpus, "heldout", distillation.heldout_windows)
     sha256 = {name: corpus_sha256(load_corpus(*text[:2])) for name, text in wanted.items()}
     recipe = {
         "model": subject.identity,

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from linlib.evaluate.harness import evaluate
 from linlib.evaluate.tasks import CHANCE
 from linlib.experiments.edits import DENSE, DISTILLED, REMOVED, REPLACED, Edit, measure_edits
-from linlib.experiments.plans import LINEAR, Plan, plan_of
+from linlib.experiments.plans import LINEAR, STORIES, Plan, plan_of
 from linlib.experiments.subjects import Measurement, Subject, named_subjects, provenance
 from linlib.experiments.superglue import harness_tasks
 from linlib.intervals import binomial_interval, mean_interval
@@ -167,7 +167,11 @@ def _curves(profile: Profile, number: int) -> Measurement:
 def _edits_of_paper(profile: Profile, number: int) -> tuple[Edit, list[Edit]]:
     """The dense model and its prunings, most linear blocks first, by the paper's methods."""
     (plan,) = planned(profile, [pruning_settings(profile).models[number]])
-    edits = [Edit(plan, method, blocks) for method in PAPER_METHODS for blocks in plan.sets(LINEAR)]
+    edits = [
+        Edit(plan, method, blocks, STORIES)
+        for method in PAPER_METHODS
+        for blocks in plan.sets(LINEAR)
+    ]
     return Edit(plan, DENSE), edits
 
 

@@ -18,7 +18,7 @@ from linlib.experiments.edits import (
     Edit,
     measure_edits,
 )
-from linlib.experiments.plans import LINEAR, Plan
+from linlib.experiments.plans import LIKE_TEST, LINEAR, STORIES, Plan
 from linlib.experiments.pruning import (
     labels,
     perplexities,
@@ -44,10 +44,11 @@ TIMED_WINDOWS = 8
 def measure(profile: Profile) -> Measurement:
     """Prune the two models of Figures 6 and 7 in every order and by every method.
 
-    Frames: "" has a row a model, order, seed, method and number of blocks: `perplexities`, and the
-    `speedup` of that method and number; "_cost" has parameters, operations and measured speed;
-    "_blocks" has the costs that criteria give every block of every model, beside the loss that is
-    `added` when it alone is removed or replaced; "_prediction" has the rank correlation of the two.
+    Frames: "" has a row a model, order, seed, method, text (that maps are fitted on) and number of
+    blocks: `perplexities`, and the `speedup` of that method and number; "_cost" has parameters,
+    operations and measured speed; "_blocks" has the costs that criteria give every block of every
+    model, beside the loss that is `added` when it alone is removed or replaced; "_prediction" has
+    the rank correlation of the two.
 
     Raises:
         ValueError: the profile prunes nothing.
@@ -62,12 +63,18 @@ def measure(profile: Profile) -> Measurement:
         for method in METHODS
         if _can(plan, method, blocks)
     ]
+    named += [  # Figures 6 and 7 once more: the same maps, from another text
+        (LINEAR, Edit(plan, method, blocks, STORIES))
+        for plan in plans
+        for blocks in plan.sets(LINEAR)
+        for method in (REPLACED, DISTILLED)
+    ]
     dense = {plan.subject.name: Edit(plan, DENSE) for plan in plans}
     measure_edits([*dense.values(), *(edit for _, edit in named)], settings.workers)
     cost = pd.concat([_cost(plan) for plan in plans], ignore_index=True)
     rows = [
         perplexities([edit], dense[edit.plan.subject.name]).assign(
-            order=order.name, seed=order.seed
+            order=order.name, seed=order.seed, text=edit.text
         )
         for order, edit in named
     ]
@@ -166,5 +173,5 @@ def _blocks(profile: Profile) -> pd.DataFrame:
 
 def _costs_of_blocks(plan: Plan) -> dict[str, list[float]]:
     model, _ = plan.subject.open(plan.profile)
-    windows = plan.windows()["calibration"]
+    windows = plan.windows()[f"{LIKE_TEST} calibration"]
     return {one: block_costs(model, windows, one) for one in PREDICTORS}

@@ -13,7 +13,7 @@ from linlib.plots.lines import (
     step_axis,
     thin_lines,
 )
-from linlib.plots.points import interval_points
+from linlib.plots.points import interval_points, measured_lines, path_points
 from linlib.plots.style import (
     NULL_COLOUR,
     label_outer,
@@ -39,10 +39,12 @@ __all__ = [
     "legend",
     "linearity_lines",
     "markers",
+    "measured_lines",
     "norm_lines",
     "palette",
     "panels",
     "path_lines",
+    "path_points",
     "quartile_lines",
     "save",
     "show",

@@ -40,3 +40,48 @@ def interval_points(
         )
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     return ax
+
+
+def measured_lines(
+    frame: pd.DataFrame, value: str, by: str, ax: Axes, x: str, groups: Sequence[str]
+) -> Axes:
+    """A value with its own interval `low` .. `high` against `x`, one line a group.
+
+    Args:
+        frame: one row a group and `x`.
+        value: the column drawn.
+        by: the column that tells the groups apart.
+        ax: where.
+        x: the column of the horizontal axis.
+        groups: all groups of the figure; lines are shifted a little, so that bars do not hide one
+            another.
+    """
+    colours, shapes = palette(groups), markers(groups)
+    for place, group in enumerate(groups):
+        rows = frame[frame[by] == group].sort_values(x)
+        shift = 0.08 * (place - (len(groups) - 1) / 2)
+        error = [rows[value] - rows["low"], rows["high"] - rows[value]]
+        style = {"color": colours[group], "marker": shapes[group], "label": group}
+        ax.errorbar(rows[x] + shift, rows[value], yerr=error, ls="--", **style)
+    return ax
+
+
+def path_points(
+    frame: pd.DataFrame, x: str, y: str, by: str, ax: Axes, groups: Sequence[str]
+) -> Axes:
+    """Two measurements against each other, rows joined in their order; one line a group.
+
+    Args:
+        frame: one row a group and point.
+        x: the column of the horizontal axis.
+        y: the column of the vertical axis.
+        by: the column that tells the groups apart.
+        ax: where.
+        groups: all groups of the figure, so that panels share colours.
+    """
+    colours, shapes = palette(groups), markers(groups)
+    for group in groups:
+        rows = frame[frame[by] == group]
+        style = {"color": colours[group], "marker": shapes[group], "label": group}
+        ax.plot(rows[x], rows[y], "--", lw=1.2, ms=5, **style)
+    return ax

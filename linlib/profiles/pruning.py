@@ -10,8 +10,6 @@ from linlib.profiles.sections import Settings
 class DistillationSettings(Settings):
     """How the maps in the place of blocks are distilled; see `linlib.prune.Distillation`."""
 
-    corpus: str
-    """The text that they read; see `linlib.corpora.CORPORA`."""
     steps: PositiveInt
     """Optimiser steps, at most."""
     batch_size: PositiveInt
@@ -37,6 +35,8 @@ class PruningSettings(Settings):
     """Models of Figures 6 and 7, by their labels in figures without the profile's own name."""
     most_removed: PositiveInt
     """Blocks left out at most."""
+    stories: str
+    """The text on which Figures 6 to 8 fit and distil maps; see `linlib.corpora.CORPORA`."""
     calibration_windows: PositiveInt
     """Windows of training text that orders and maps are taken from."""
     heldout_windows: PositiveInt

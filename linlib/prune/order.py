@@ -34,6 +34,7 @@ def removal_order(
     n_remove: int | None = None,
     *,
     remeasure: bool = False,
+    moments: StreamMoments | None = None,
     seed: int = 0,
     batch_size: int = 32,
 ) -> list[int]:
@@ -45,6 +46,7 @@ def removal_order(
         criterion: see `block_costs`; "loss" measured again is the greedy search of SLEB.
         n_remove: how many; None is all but one.
         remeasure: take the costs again after each removal, on the model that is left.
+        moments: of the whole model on `input_ids`, if they were collected before.
         seed: of the criterion "random".
         batch_size: windows in one forward pass.
 
@@ -60,7 +62,7 @@ def removal_order(
         )
     options = {"seed": seed, "batch_size": batch_size}
     left, order = list(range(n_blocks)), []
-    costs = block_costs(model, input_ids, criterion, **options)
+    costs = block_costs(model, input_ids, criterion, moments=moments, **options)
     for _ in range(n_remove):
         cheapest = min(range(len(left)), key=costs.__getitem__)
         order.append(left.pop(cheapest))
