@@ -71,6 +71,7 @@ lint: $(READY)  ## ruff and the format check
 
 bench: $(READY)  ## speed, memory and error beside the official code; DEVICE=cpu|cuda
 	$(BIN)/python benchmarks/bench.py --device $(DEVICE)
+	$(BIN)/python benchmarks/pruning.py
 
 verify: $(READY)  ## measure afresh and print what moved against the stored frames
 	$(BIN)/python -m linlib.verify --profile $(PROFILE)

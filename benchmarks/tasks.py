@@ -27,6 +27,8 @@ from linlib.models import watch_blocks
 from linlib.models.stream import run_backbone
 from linlib.pretrain import parse_variant
 from linlib.pretrain.trainer import RegularisedTrainer
+from linlib.prune.cost import seconds_side_by_side
+from linlib.prune.remove import remove_blocks
 from linlib.training import has_fast_bf16
 
 LENGTH = 128  # tokens in a window
@@ -34,6 +36,8 @@ BATCH = 32  # windows in a forward pass
 SHAPES = {
     "gpt2": ("gpt2", {}),
     "llama-2-7b": ("llama", {"vocab_size": 32000}),
+    "opt-1.3b": ("opt", {"hidden_size": 2048, "word_embed_proj_dim": 2048, "ffn_dim": 8192,
+                         "num_hidden_layers": 24, "num_attention_heads": 32}),
     "small": ("llama", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
                         "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 512}),
 }  # fmt: skip
@@ -182,9 +186,25 @@ def training_step(
     return seconds
 
 
+def pruned_forward(
+    shape: str, n_tokens: int, n_removed: list[int], repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of forward passes, the dense model and pruned ones in turn, by blocks removed."""
+    model = random_model(shape, torch.float32, "cpu")
+    models = {str(n): remove_blocks(model, range(1, 1 + n)) for n in (0, *n_removed)}
+    frame = seconds_side_by_side(models, random_windows(model, n_tokens), repeats)
+    return frame.groupby("name")["seconds"].apply(list).to_dict()
+
+
 TASKS = {
     task.__name__: task
-    for task in (score_states, profile_against_forward, moments_error, training_step)
+    for task in (
+        score_states,
+        profile_against_forward,
+        moments_error,
+        training_step,
+        pruned_forward,
+    )
 }
 
 

@@ -32,6 +32,16 @@ KEYS = (
     "error_low",
     "window",
     "position",
+    "control",
+    "column",
+    "story",
+    "sample",
+    "order",
+    "method",
+    "text",
+    "n_removed",
+    "block",
+    "criterion",
 )
 
 

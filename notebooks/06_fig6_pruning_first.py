@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Figure 6 · Perplexity with the most linear blocks removed, replaced, distilled: first model
 #
-# **The paper's claim.** Since blocks are nearly linear, a few of the most linear ones can be left out
-# of a decoder at little cost. ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5
+# **The paper's claim.** Since blocks are nearly linear, a few of the most linear ones can be left
+# out of a decoder at little cost. ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5
 # and Figure 6.) What a linear map in their place wins back is the claim of Figure 7's notebook.
 #
 # **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once the small decoders of
@@ -24,15 +24,15 @@
 # %% [markdown]
 # ## The formula
 #
-# A run of adjacent blocks takes $x$ to $x + \Delta$. Leaving it out predicts $\Delta = 0$. The affine
-# map that replaces it is fitted on the moments of $(x, \Delta)$ and shrunk towards the identity,
-# never towards zero:
+# A run of adjacent blocks takes $x$ to $x + \Delta$. Leaving it out predicts $\Delta = 0$. The
+# affine map that replaces it is fitted on the moments of $(x, \Delta)$ and shrunk towards the
+# identity, never towards zero:
 #
 # $$x \mapsto x + xW + b, \qquad W = (X^\top X + \lambda I)^{-1} X^\top D,$$
 #
 # with $X$ and $D$ centred. Distillation then trains $W$ and $b$ alone, so that the stream after
-# every replaced run comes near the dense model's: $\sum_{\text{runs}} \mathrm{mean}\,
-# \lVert h^{\text{student}} - h^{\text{dense}} \rVert^2$.
+# every replaced run comes near the dense model's: $\sum_{\text{runs}} \mathrm{mean}\, \lVert
+# h^{\text{student}} - h^{\text{dense}} \rVert^2$.
 
 # %%
 import matplotlib.pyplot as plt
@@ -65,7 +65,7 @@ weight = 0.1 * torch.randn(8, 8, generator=generator, dtype=torch.float64)
 moments = BlockMoments(8)
 moments.update(x, x @ weight + 3.0)
 found, shrunk = moments.delta_map(), moments.delta_map(ridge=1e9)
-exact = torch.allclose(found.weight, weight) and torch.allclose(found.bias, torch.tensor(3.0).double())
+exact = torch.allclose(found.weight, weight) and torch.allclose(found.bias, 0 * x[0] + 3)
 print(exact, float(shrunk.weight.abs().max().round(decimals=6)))
 
 # %% [markdown]
@@ -141,10 +141,10 @@ pd.Series(vars(finding)).to_frame("Figure 6")
 #
 # - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B, and
 #   at `tiny` the OPT and the Llama that the profile trained.
-# - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos token;
-#   at `tiny` on docstring prose in the place of WikiText.
+# - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
+#   token; at `tiny` on docstring prose in the place of WikiText.
 # - A model of six blocks has no block to spare: leaving out one takes a sixth of its depth, which
 #   in OPT-1.3B would be four blocks of 24.
 # - The paper does not say what its maps are fitted on, nor whether they have a bias. Ours have one.
-# - Distillation reads TinyStories in the paper, at `tiny` generated stories; both are other text than
-#   the perplexity is measured on.
+# - Distillation reads TinyStories in the paper, at `tiny` generated stories; both are other text
+#   than the perplexity is measured on.

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Figure 7 · Perplexity with the most linear blocks removed, replaced, distilled: second model
 #
-# **The paper's claim.** A linear map in the place of a removed block wins back part of what its removal
-# costs, and distilling the dense model into that map wins back more.
-# ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 7.)
+# **The paper's claim.** A linear map in the place of a removed block wins back part of what its
+# removal costs, and distilling the dense model into that map wins back more. ([arXiv
+# 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 7.)
 #
 # **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once the small decoders of
 # Figure 1 are trained, `gpu` and `paper` are estimated at an hour.
@@ -24,15 +24,15 @@
 # %% [markdown]
 # ## The formula
 #
-# A run of adjacent blocks takes $x$ to $x + \Delta$. Leaving it out predicts $\Delta = 0$. The affine
-# map that replaces it is fitted on the moments of $(x, \Delta)$ and shrunk towards the identity,
-# never towards zero:
+# A run of adjacent blocks takes $x$ to $x + \Delta$. Leaving it out predicts $\Delta = 0$. The
+# affine map that replaces it is fitted on the moments of $(x, \Delta)$ and shrunk towards the
+# identity, never towards zero:
 #
 # $$x \mapsto x + xW + b, \qquad W = (X^\top X + \lambda I)^{-1} X^\top D,$$
 #
 # with $X$ and $D$ centred. Distillation then trains $W$ and $b$ alone, so that the stream after
-# every replaced run comes near the dense model's: $\sum_{\text{runs}} \mathrm{mean}\,
-# \lVert h^{\text{student}} - h^{\text{dense}} \rVert^2$.
+# every replaced run comes near the dense model's: $\sum_{\text{runs}} \mathrm{mean}\, \lVert
+# h^{\text{student}} - h^{\text{dense}} \rVert^2$.
 
 # %%
 import matplotlib.pyplot as plt
@@ -140,10 +140,10 @@ pd.Series(vars(finding)).to_frame("Figure 7")
 #
 # - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B, and
 #   at `tiny` the OPT and the Llama that the profile trained.
-# - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos token;
-#   at `tiny` on docstring prose in the place of WikiText.
+# - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
+#   token; at `tiny` on docstring prose in the place of WikiText.
 # - A model of six blocks has no block to spare: leaving out one takes a sixth of its depth, which
 #   in OPT-1.3B would be four blocks of 24.
 # - The paper does not say what its maps are fitted on, nor whether they have a bias. Ours have one.
-# - Distillation reads TinyStories in the paper, at `tiny` generated stories; both are other text than
-#   the perplexity is measured on.
+# - Distillation reads TinyStories in the paper, at `tiny` generated stories; both are other text
+#   than the perplexity is measured on.

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Figure 8 · Accuracy on ARC-easy with the most linear blocks removed, replaced, distilled
 #
-# **The paper's claim.** Linear maps in the place of removed blocks, and still more so distilled ones,
-# keep the accuracy on ARC-easy that removal loses.
-# ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 8.)
+# **The paper's claim.** Linear maps in the place of removed blocks, and still more so distilled
+# ones, keep the accuracy on ARC-easy that removal loses. ([arXiv
+# 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 8.)
 #
 # **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once Figure 6's models are made,
 # `gpu` and `paper` are estimated at an hour.
@@ -24,8 +24,8 @@
 # %% [markdown]
 # ## The formula
 #
-# A question has four answers. The model is asked none of them: each is appended to the question, and
-# the one of the highest log-likelihood is taken as the model's,
+# A question has four answers. The model is asked none of them: each is appended to the question,
+# and the one of the highest log-likelihood is taken as the model's,
 #
 # $$\hat a = \arg\max_a \sum_t \log p(a_t \mid \text{question}, a_{<t}).$$
 #
@@ -73,8 +73,8 @@ print(question["question"], question["choices"]["text"], question["answerKey"])
 # %% [markdown]
 # ## The measurement
 #
-# One row a method and number of blocks, the most linear removed first; `removed` counts blocks
-# from 0.
+# One row a method and number of blocks, the most linear removed first; `removed` counts blocks from
+# 0.
 
 # %%
 settings = load_profile(profile)
@@ -114,8 +114,8 @@ frame[["method", "n_removed", "removed", "accuracy", "low", "high"]].round(3)
 # %% [markdown]
 # ## Paper beside ours
 #
-# The paper's figure, of OPT-1.3B, has no numbers. What can be put beside it is the order of the three
-# methods at each number of blocks.
+# The paper's figure, of OPT-1.3B, has no numbers. What can be put beside it is the order of the
+# three methods at each number of blocks.
 
 # %%
 pruned.pivot(index="n_removed", columns="method", values="accuracy")[methods].round(3)
@@ -123,9 +123,9 @@ pruned.pivot(index="n_removed", columns="method", values="accuracy")[methods].ro
 # %% [markdown]
 # ## Verdict
 #
-# *Supported* where replacement is above removal, as a mean over the numbers of blocks with an interval
-# that excludes zero, and distillation not below replacement; *no difference shown* where the first
-# interval holds zero.
+# *Supported* where replacement is above removal, as a mean over the numbers of blocks with an
+# interval that excludes zero, and distillation not below replacement; *no difference shown* where
+# the first interval holds zero.
 
 # %%
 finding = replacement_keeps_accuracy(profile)

@@ -45,3 +45,5 @@ def test_every_task_runs_on_a_small_model(tasks):
     seconds = tasks.training_step(variants=["plain", "cosine-0.5"], **shape)
     assert {name: len(taken) for name, taken in seconds.items()} == {"plain": 2, "cosine-0.5": 2}
     assert all(second > 0 for taken in seconds.values() for second in taken)
+    pruned = tasks.pruned_forward("small", n_tokens=256, n_removed=[1], repeats=2)
+    assert {name: len(taken) for name, taken in pruned.items()} == {"0": 2, "1": 2}

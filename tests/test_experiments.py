@@ -1,5 +1,7 @@
 """Obtaining frames, reporting them, and comparing two measurements of one."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
@@ -13,9 +15,11 @@ from linlib.experiments.subjects import Measurement
 from linlib.models import load_tokenizer
 from linlib.profiles import HubCheckpoints, HubModel, load_profile
 from linlib.report import write_report
-from linlib.store import load_provenance, results_folder, save_frames
+from linlib.store import load_frame, load_provenance, results_folder, save_frames
 from linlib.verify import compare_frames
 
+REPOSITORY = Path(__file__).parents[1]
+PRUNED = ("fig6_pruning_first", "fig7_pruning_second", "fig8_pruning_accuracy", "pruning_shootout")
 EVALUATED = ("fig5_probing", "tab2_superglue", "tab3_tinystories")
 
 
@@ -148,7 +152,8 @@ def test_hub_models_go_through_every_experiment(
     ]
     changes = {"zoo": None, "hub_models": hub, "dtype": "bfloat16", "measure": settings}
     changes |= {"pretraining": None, "finetuning": None, "hub_checkpoints": followed(tmp_path)}
-    trained = {"fig4_regularised_linearity", "tab1_finetuning", *EVALUATED}
+    changes |= {"pruning": tiny.pruning.model_copy(update={"models": names})}
+    trained = {"fig4_regularised_linearity", "tab1_finetuning", *EVALUATED, *PRUNED}
     profile = tiny.model_copy(update={"name": "hub", **changes})
     for name in EXPERIMENTS.keys() - trained:
         frame = obtain(name, profile)
@@ -157,6 +162,12 @@ def test_hub_models_go_through_every_experiment(
         assert set(frame["model"]) == expected == set(load_provenance(name, "hub")["models"])
         if expected == {"twin"}:
             assert sorted(frame["step"].unique()) == [1, 1000]
+    for name in PRUNED:
+        frame = obtain(name, profile)
+        assert set(frame["model"]) <= set(names)
+        assert {"removed", "replaced", "replaced + distilled"} <= set(frame["method"])
+        with pytest.raises(ValueError, match="profile 'hub' prunes nothing, so this figure cannot"):
+            obtain(name, profile.model_copy(update={"pruning": None}), remeasure=True)
     with pytest.raises(ValueError, match="profile 'hub' pretrains no Mistral"):
         obtain("fig4_regularised_linearity", profile)
     with pytest.raises(ValueError, match="profile 'hub' fine-tunes nothing"):
@@ -195,6 +206,14 @@ def test_verify_tells_tasks_and_trainings_apart_and_refuses_what_it_cannot():
     assert row["largest"] == pytest.approx(0.2) and row["where"] == "m, cb, shuffled, 0"
     with pytest.raises(ValueError, match="two rows of the stored frame have the same"):
         compare_frames(stored.rename(columns={"task": "chore"}), stored)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (REPOSITORY / "data" / "results" / "tiny").glob("*.csv"))
+)
+def test_verify_tells_the_rows_of_every_committed_frame_apart(name):
+    frame = load_frame(name, "tiny")
+    assert not compare_frames(frame, frame)["largest"].any()
 
 
 def test_a_saved_frame_can_be_reported_without_figures(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 STYLE = {
     "figure.dpi": 110,
@@ -67,6 +68,13 @@ def label_outer(axes: np.ndarray) -> None:
     """Keep axis labels on the left and lower edge of a grid of panels."""
     for ax in axes.flat:
         ax.label_outer()
+
+
+def plain_log_ticks(ax: Axes) -> None:
+    """Write the ticks of a logarithmic axis as numbers, and some between the powers of ten."""
+    ax.yaxis.set_major_locator(LogLocator(10, subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def legend(fig: Figure, ax: Axes) -> None:
