@@ -59,11 +59,18 @@ class Edit:
         return recipe_of(plan.subject, plan.profile) | {
             "texts": plan.texts.name,
             "moments": None if self._has_no_maps else plan.moments[self.text].name,
-            "method": self.method,
+            "method": self._first_of_equals,
             "blocks": list(self.blocks),
             "ridge": None if self._has_no_maps else settings.ridge,
             "distillation": distillation,
         }
+
+    @property
+    def _first_of_equals(self) -> str:
+        """The method, or a simpler one of the same result: a single run has nothing to refit."""
+        if len(adjacent_runs(self.blocks)) == 1:
+            return {REFITTED: REPLACED, FOLDED_REFITTED: FOLDED}.get(self.method, self.method)
+        return self.method
 
     @property
     def _has_no_maps(self) -> bool:
@@ -105,7 +112,7 @@ class Edit:
         }
         if self._has_no_maps:
             model = remove_blocks(dense, self.blocks)
-        elif self.method in (REFITTED, FOLDED_REFITTED):
+        elif self._first_of_equals in (REFITTED, FOLDED_REFITTED):
             method = "replace" if self.method == REFITTED else "fold"
             model = prune(dense, self.blocks, method, batch_size=batch_size, **fitting)
         else:
@@ -129,7 +136,8 @@ class Edit:
         pd.DataFrame({"loss": losses}).to_csv(folder / LOSSES, index=False)
 
     def _with_dense_maps(self, dense: PreTrainedModel) -> PreTrainedModel:
-        kind = "projection" if self.method == FOLDED else "stream"
+        folded = self.method in (FOLDED, FOLDED_REFITTED)
+        kind = "projection" if folded else "stream"
         moments, ridge = (
             RunMoments.load(self.plan.moments[self.text]),
             self.plan.profile.pruning.ridge,
@@ -137,7 +145,7 @@ class Edit:
         deltas = {
             run: delta_of(dense, moments, run, kind, ridge) for run in adjacent_runs(self.blocks)
         }
-        return (fold_runs if self.method == FOLDED else replace_runs)(dense, deltas)
+        return (fold_runs if folded else replace_runs)(dense, deltas)
 
 
 def measure_edits(edits: Sequence[Edit], workers: int) -> None:
