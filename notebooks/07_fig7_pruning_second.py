@@ -114,7 +114,9 @@ gains.round(4)
 # %% [markdown]
 # Distillation minimises another loss than the one drawn, on another text, the one that the paper
 # distils on. Here is what it minimised: the squared error of the stream on held-out stories. The
-# kept look is the lowest, and may be the start.
+# kept look is the lowest, and may be the start. For a single run it can hardly be anything else:
+# the map was fitted by least squares, on text of the same kind, to just that error. Only where a
+# second run reads what the first one made is there something left to learn.
 
 # %%
 history = load_frame("fig7_pruning_second_distillation", profile)
@@ -127,11 +129,13 @@ history.pivot(index="step", columns="n_removed", values="heldout_loss").round(4)
 #
 # ## Verdict
 #
-# *Supported* where a replacement beats a removal and a distilled replacement beats either, at every
-# number of blocks of both models (this figure's and the one before), with intervals over windows
-# that exclude zero; *contradicted* where that holds nowhere; *mixed* otherwise.
+# Two steps are looked at, from removal to replacement and on to distillation, at every number of
+# blocks of both models (this figure's and the one before). *Supported* where both pay in every
+# cell, with intervals over windows that exclude zero; *contradicted* where both cost in every cell;
+# *no difference shown* where no interval excludes zero; *mixed* otherwise.
 
 # %%
+obtain("fig6_pruning_first", settings)
 finding = replacement_beats_removal(profile)
 pd.Series(vars(finding)).to_frame("Figure 7")
 
@@ -144,6 +148,7 @@ pd.Series(vars(finding)).to_frame("Figure 7")
 #   token; at `tiny` on docstring prose in the place of WikiText.
 # - A model of six blocks has no block to spare: leaving out one takes a sixth of its depth, which
 #   in OPT-1.3B would be four blocks of 24.
-# - The paper does not say what its maps are fitted on, nor whether they have a bias. Ours have one.
-# - Distillation reads TinyStories in the paper, at `tiny` generated stories; both are other text
-#   than the perplexity is measured on.
+# - The paper fits and distils its maps on TinyStories, we on the same (at `tiny` on generated
+#   stories): other text than the perplexity is measured on. Notebook 20 has both.
+# - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score
+#   on text like the test's, as in Figure 1.

@@ -123,9 +123,10 @@ pruned.pivot(index="n_removed", columns="method", values="accuracy")[methods].ro
 # %% [markdown]
 # ## Verdict
 #
-# *Supported* where replacement is above removal, as a mean over the numbers of blocks with an
-# interval that excludes zero, and distillation not below replacement; *no difference shown* where
-# the first interval holds zero.
+# *Supported* where the distilled model's interval holds the dense model's accuracy at every number
+# of blocks and removal's does not at some; *contradicted* where neither distillation nor
+# replacement holds it anywhere; *no difference shown* where the dense model itself is not above
+# chance; *mixed* otherwise.
 
 # %%
 finding = replacement_keeps_accuracy(profile)
@@ -136,8 +137,8 @@ pd.Series(vars(finding)).to_frame("Figure 8")
 #
 # - The paper prunes OPT-1.3B; we prune the first model of Figures 6 and 7, so that the two figures
 #   are about the same models: OPT-125M at `gpu` and `paper`, the OPT twin at `tiny`.
-# - At `tiny` the questions are about the generated world. The model has read some 16 million
-#   characters of it in training, which is why it can answer them at all.
-# - The interval over numbers of blocks treats them as independent, and they are nested: it is too
-#   narrow.
+# - At `tiny` the questions are about the generated world, which is part of what the model has read
+#   in training: that is why it can answer them at all.
+# - The rule of the verdict looks at intervals one by one; the models are asked the same questions,
+#   so that paired differences would be sharper.
 # - Prompts begin with the token that documents begin with in training.

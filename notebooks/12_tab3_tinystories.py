@@ -80,7 +80,7 @@ pd.DataFrame({name: vars(scores) for name, scores in judged.items()}).T.round(1)
 # ## The measurement
 #
 # One row a model, seed and story. The true endings of the same held-out stories are judged as well:
-# they are the top of the scale that is within reach.
+# what a perfect storyteller of this world gets.
 
 # %%
 settings = load_profile(profile)

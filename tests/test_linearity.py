@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from linlib.linearity import BlockMoments, LinearMap, fit_linear_map, linearity_score
 
@@ -249,6 +251,47 @@ def test_maps_are_the_least_squares_ones_and_keep_their_bias():
     assert direct(x.bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("ridge", [1e-4, 0.1, 10.0])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_ridge_is_the_textbook_one_with_a_relative_penalty(ridge, intercept):
+    x, delta = (part.double() for part in block_states())
+    about = x - x.mean(0) if intercept else x
+    penalty = ridge * about.square().sum(0).mean().item()
+    reference = Ridge(alpha=penalty, fit_intercept=intercept, solver="svd").fit(x, delta)
+    moments = moments_of(x, delta)
+    fitted, output = (fit(ridge, intercept) for fit in (moments.delta_map, moments.linear_map))
+    np.testing.assert_allclose(fitted.weight, reference.coef_.T, atol=1e-9)
+    np.testing.assert_allclose(fitted.bias, np.broadcast_to(reference.intercept_, 32), atol=1e-8)
+    assert torch.equal(output.weight, fitted.weight + torch.eye(32))
+    assert torch.equal(output.bias, fitted.bias)
+    closed_form = about.T @ about + penalty * torch.eye(32)
+    solution = torch.linalg.solve(closed_form, about.T @ delta)
+    torch.testing.assert_close(fitted.weight, solution, atol=1e-9, rtol=1e-7)
+
+
+def test_a_map_without_a_bias_is_fitted_about_the_origin():
+    x, delta = (part.double() for part in block_states())
+    fitted = moments_of(x, delta).delta_map(intercept=False)
+    solution = np.linalg.lstsq(x.numpy(), delta.numpy())[0]
+    np.testing.assert_allclose(fitted.weight, solution, atol=1e-9)
+    assert not fitted.bias.any()
+    single = moments_of(*block_states()).delta_map(intercept=False)  # from float32 states
+    np.testing.assert_allclose(single.weight, solution, atol=1e-5)
+
+
+def test_an_endless_ridge_leaves_the_identity_and_the_mean_shift():
+    x, delta = block_states()
+    moments = moments_of(x, delta)
+    shifted = moments.linear_map(ridge=1e12)
+    torch.testing.assert_close(shifted.weight, torch.eye(32).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(shifted.bias, delta.double().mean(0), atol=1e-6, rtol=0)
+    plain = moments.linear_map(ridge=1e12, intercept=False)
+    torch.testing.assert_close(plain.weight, torch.eye(32).double(), atol=1e-9, rtol=0)
+    assert not plain.bias.any()
+    unshrunk = moments.delta_map(ridge=1e-14).weight  # and none at all is least squares
+    torch.testing.assert_close(unshrunk, moments.delta_map().weight, atol=1e-9, rtol=1e-7)
+
+
 def test_moments_survive_a_round_trip_through_safetensors(tmp_path):
     moments = moments_of(*block_states(), n_folds=3)
     moments.save(tmp_path / "block.safetensors")
@@ -327,6 +370,27 @@ def test_zero_variance_is_refused():
         x = gaussian(300, 8, seed)
         with pytest.raises(ValueError, match="output y has zero variance"):
             moments_of(x, 7.7 - x).linearity_score()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1.0])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_maps_that_cannot_be_fitted_are_refused(ridge, intercept):
+    for n_tokens in (0, 32):
+        moments = BlockMoments(32)
+        moments.update(gaussian(n_tokens, 32), gaussian(n_tokens, 32, 1))
+        with pytest.raises(ValueError, match=f"{n_tokens} tokens .* at least 33"):
+            moments.delta_map(ridge, intercept)
+    constant = 0.0 if not intercept else 3.3
+    moments = moments_of(torch.full((100, 8), constant), gaussian(100, 8))
+    with pytest.raises(ValueError, match="input has zero variance"):
+        moments.delta_map(ridge, intercept)
+
+
+def test_a_negative_ridge_is_refused():
+    moments = moments_of(*block_states())
+    for fit in (moments.delta_map, moments.linear_map):
+        with pytest.raises(ValueError, match=r"ridge = -0\.1 is negative; 0 is least squares"):
+            fit(ridge=-0.1)
 
 
 def test_misuse_is_named():

@@ -337,8 +337,7 @@ def test_a_folder_opens_where_there_is_only_transformers(tokenizer_folder, tmp_p
     small = remove_blocks(deep_model("gpt2", vocab_size=len(tokenizer)), [0, 2])
     folder = save_pruned(small, str(tmp_path / "small"), tokenizer)
     assert json.loads((folder / "config.json").read_text())["removed_blocks"] == [0, 2]
-    # -P and another folder: linlib could not even be found by its place.
-    command = [sys.executable, "-P", "-c", FRESH, str(folder)]
+    command = [sys.executable, "-c", FRESH, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     prompt = tokenizer("The quick brown fox", return_tensors="pt").input_ids

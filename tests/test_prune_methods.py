@@ -249,7 +249,7 @@ def test_padding_never_enters_the_moments(name, side):
     pad = torch.nn.utils.rnn.pad_sequence
     windows = pad(rows, batch_first=True, padding_side=side)
     mask = pad([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
-    stream, projection = [range(0, 1), range(1, 3)], [range(1, 3)]
+    stream, projection = [range(0, 1), range(1, 2)], [range(1, 3)]
     found = collect_runs(deep_model(name), windows, stream, projection, mask, batch_size=3)
     for run in stream:
         assert_same_moments(found.stream[run], moments_by_hand(deep_model(name), rows, run))
@@ -267,17 +267,23 @@ def test_the_projection_is_what_the_mlp_adds_to_the_stream(name, windows):
         assert_same_moments(found.projection[run], expected)
 
 
+def test_a_run_that_is_asked_for_twice_is_counted_once(model, windows):
+    run = range(1, 3)
+    for stream, projection in (([run], [run]), ([run, run], []), ([], [run, run])):
+        found = collect_runs(model, windows, stream, projection)
+        for moments in (*found.stream.values(), *found.projection.values()):
+            assert moments.n_tokens == windows.numel()
+
+
 def test_moments_of_runs_survive_a_folder(model, windows, tmp_path):
     moments = collect_runs(model, windows, [range(0, 1), range(1, 4)], [range(1, 4)])
     moments.save(tmp_path)
-    loaded = RunMoments.load(tmp_path)
-    assert list(loaded.stream) == [range(0, 1), range(1, 4)]
-    assert list(loaded.projection) == [range(1, 4)]
     for kind in ("stream", "projection"):
-        for run, expected in getattr(moments, kind).items():
-            assert torch.equal(
-                getattr(loaded, kind)[run].delta_map().weight, expected.delta_map().weight
-            )
+        (run,) = wanted = list(getattr(moments, kind))[-1:]
+        loaded = RunMoments.load(tmp_path, kind, wanted)
+        found, expected = getattr(loaded, kind), getattr(moments, kind)
+        assert list(found) == wanted
+        assert torch.equal(found[run].delta_map().weight, expected[run].delta_map().weight)
 
 
 # ---------------------------------------------------------------- folds
@@ -492,6 +498,6 @@ def test_a_student_needs_maps_and_both_need_text(model, student, windows):
         distil(prune(model, [1], "remove"), model, windows, windows, HOW)
     with pytest.raises(ValueError, match="do not fit the model"):
         distil(student, model, random_windows(4, 65), windows, HOW)
-    for text in ((windows[:0], windows), (windows, windows[:0])):
+    for text in ((windows, windows[:0]), (windows[:0], windows)):
         with pytest.raises(ValueError, match="window"):
             distil(student, model, *text, HOW)

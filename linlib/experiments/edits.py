@@ -55,7 +55,9 @@ class Edit:
     def recipe(self) -> dict[str, object]:
         """All that makes it."""
         plan, settings = self.plan, self.plan.profile.pruning
-        distillation = settings.distillation.model_dump() if self.method == DISTILLED else None
+        distillation = None
+        if self.method == DISTILLED:
+            distillation = settings.distillation.model_dump() | {"seed": plan.profile.seed}
         return recipe_of(plan.subject, plan.profile) | {
             "texts": plan.texts.name,
             "moments": None if self._has_no_maps else plan.moments[self.text].name,
@@ -89,9 +91,13 @@ class Edit:
         """The looks at the held-out text while it was distilled."""
         return pd.read_csv(self.folder / HISTORY)
 
-    def open(self) -> PreTrainedModel:
-        """The pruned model, with its maps as they were fitted or trained ("folded" excepted)."""
-        dense, _ = self.plan.subject.open(self.plan.profile)
+    def open(self, dense: PreTrainedModel | None = None) -> PreTrainedModel:
+        """The pruned model, with its maps as they were fitted or trained ("folded" excepted).
+
+        Args:
+            dense: the dense model, if it is open already.
+        """
+        dense = dense or self.plan.subject.open(self.plan.profile)[0]
         if self._has_no_maps:
             return remove_blocks(dense, self.blocks)
         saved = load_file(self.folder / MAPS)
@@ -138,13 +144,9 @@ class Edit:
     def _with_dense_maps(self, dense: PreTrainedModel) -> PreTrainedModel:
         folded = self.method in (FOLDED, FOLDED_REFITTED)
         kind = "projection" if folded else "stream"
-        moments, ridge = (
-            RunMoments.load(self.plan.moments[self.text]),
-            self.plan.profile.pruning.ridge,
-        )
-        deltas = {
-            run: delta_of(dense, moments, run, kind, ridge) for run in adjacent_runs(self.blocks)
-        }
+        runs, ridge = adjacent_runs(self.blocks), self.plan.profile.pruning.ridge
+        moments = RunMoments.load(self.plan.moments[self.text], kind, runs)
+        deltas = {run: delta_of(dense, moments, run, kind, ridge) for run in runs}
         return (fold_runs if folded else replace_runs)(dense, deltas)
 
 

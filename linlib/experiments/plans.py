@@ -66,6 +66,7 @@ class Plan:
         profile: the scale.
         n_blocks: L of the dense model.
         texts: folder of the token windows.
+        foldable: whether maps can be folded into its blocks.
         chosen: order -> blocks in the order of their removal.
         moments: text -> folder of the moments of every run that an order leaves out.
     """
@@ -74,6 +75,7 @@ class Plan:
     profile: Profile
     n_blocks: int
     texts: Path
+    foldable: bool
     chosen: dict[Order, list[int]]
     moments: dict[str, Path]
 
@@ -122,7 +124,8 @@ def plan_of(profile: Profile, subject: Subject) -> Plan:
     chosen = dict(zip(every, found, strict=True))
     n_blocks = len(decoder_blocks(model))
     runs = _runs_of([*chosen.values(), *([block] for block in range(n_blocks))])
-    inside = [run for run in runs if run.start > 0 and can_fold(model.config)]
+    foldable = can_fold(model.config)
+    inside = [run for run in runs if run.start > 0 and foldable]
 
     moments = {}
     for text in (LIKE_TEST, STORIES):
@@ -135,7 +138,7 @@ def plan_of(profile: Profile, subject: Subject) -> Plan:
                 model, fitting, runs, inside, batch_size=settings.batch_size
             ).save(folder),
         )
-    return Plan(subject, profile, n_blocks, texts, chosen, moments)
+    return Plan(subject, profile, n_blocks, texts, foldable, chosen, moments)
 
 
 def _runs_of(orders_of_blocks: Iterable[Sequence[int]]) -> list[range]:
@@ -164,27 +167,29 @@ def _texts(profile: Profile, subject: Subject) -> Path:
     settings, length = profile.pruning, profile.measure.length
     distillation = settings.distillation
     n_training = distillation.steps * distillation.batch_size
-    wanted = {"heldout": (profile.corpus, "heldout", settings.heldout_windows)}
+    n_test, n_stop = settings.heldout_windows, distillation.heldout_windows
+    wanted = {"heldout": (profile.corpus, "heldout", slice(n_test))}
+    # Training stops by windows that no test sees.
+    stopping = {LIKE_TEST: slice(n_test, n_test + n_stop), STORIES: slice(n_stop)}
     for text, corpus in ((LIKE_TEST, profile.corpus), (STORIES, settings.stories)):
-        n_windows = {"calibration": settings.calibration_windows, "training": n_training}
-        for use, n in n_windows.items():
-            wanted[f"{text} {use}"] = (corpus, "train", n)
-        wanted[f"{text} stopping"] = (corpus, "heldout", distillation.heldout_windows)
+        wanted[f"{text} calibration"] = (corpus, "train", slice(settings.calibration_windows))
+        wanted[f"{text} training"] = (corpus, "train", slice(n_training))
+        wanted[f"{text} stopping"] = (corpus, "heldout", stopping[text])
     sha256 = {name: corpus_sha256(load_corpus(*text[:2])) for name, text in wanted.items()}
     recipe = {
         "model": subject.identity,
         "length": length,
-        "windows": {name: text[2] for name, text in wanted.items()},
+        "windows": {name: [part.start or 0, part.stop] for name, (*_, part) in wanted.items()},
         "sha256": sha256,
         "code": code_digest("corpora/tokens.py"),
     }
 
     def build(folder: Path) -> None:
         tokenizer = subject.open_tokenizer()
-        windows = {
-            name: packed_windows(load_corpus(corpus, split), tokenizer, length, n_windows)
-            for name, (corpus, split, n_windows) in wanted.items()
-        }
+        windows = {}
+        for name, (corpus, split, part) in wanted.items():
+            rows = load_corpus(corpus, split)
+            windows[name] = packed_windows(rows, tokenizer, length, part.stop)[part].clone()
         save_file(windows, folder / WINDOWS)
 
     return build_once("texts", recipe, build)

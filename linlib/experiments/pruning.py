@@ -19,7 +19,7 @@ from linlib.experiments.superglue import harness_tasks
 from linlib.intervals import binomial_interval, mean_interval
 from linlib.parallel import side_by_side
 from linlib.profiles import Profile, PruningSettings
-from linlib.store import build_once
+from linlib.store import build_once, code_digest
 
 PAPER_METHODS = (REMOVED, REPLACED, DISTILLED)
 TASK = "arc_easy"
@@ -199,6 +199,7 @@ class _Answers:
 def _answer(job: _Answers) -> tuple[float, int]:
     """Accuracy and number of rows, from the store or measured now."""
     recipe = {"edit": job.edit.folder.name, "task": job.task, "rows": job.definitions.name}
+    recipe["code"] = code_digest("evaluate/harness.py", "tasks", "experiments/pruning.py")
 
     def build(folder: Path) -> None:
         subject, profile = job.edit.plan.subject, job.edit.plan.profile

@@ -20,15 +20,15 @@ from linlib.experiments.edits import (
 )
 from linlib.experiments.plans import LIKE_TEST, LINEAR, STORIES, Plan
 from linlib.experiments.pruning import (
-    labels,
     perplexities,
     planned,
     pruning_settings,
     record_of_pruning,
 )
 from linlib.experiments.subjects import NAMES, Measurement
+from linlib.measure import collect_moments
 from linlib.profiles import Profile
-from linlib.prune import block_costs, can_fold, model_costs
+from linlib.prune import adjacent_runs, block_costs, model_costs
 
 METHODS = (REMOVED, REPLACED, REFITTED, DISTILLED, FOLDED, FOLDED_REFITTED)
 PREDICTORS = (
@@ -36,6 +36,7 @@ PREDICTORS = (
     "linearity without residual",
     "identity score",
     "block influence",
+    "loss",
     "last",
 )
 TIMED_WINDOWS = 8
@@ -45,10 +46,10 @@ def measure(profile: Profile) -> Measurement:
     """Prune the two models of Figures 6 and 7 in every order and by every method.
 
     Frames: "" has a row a model, order, seed, method, text (that maps are fitted on) and number of
-    blocks: `perplexities`, and the `speedup` of that method and number; "_cost" has parameters,
-    operations and measured speed; "_blocks" has the costs that criteria give every block of every
-    model, beside the loss that is `added` when it alone is removed or replaced; "_prediction" has
-    the rank correlation of the two.
+    blocks: `perplexities`, the number of runs and the `speedup`; one row is the dense model's.
+    "_cost" has parameters, operations and measured speed; "_blocks" has the costs that criteria
+    give every block of every model, beside the loss that is `added` when it alone is removed or
+    replaced; "_prediction" has the rank correlation of the two.
 
     Raises:
         ValueError: the profile prunes nothing.
@@ -78,8 +79,11 @@ def measure(profile: Profile) -> Measurement:
         )
         for order, edit in named
     ]
-    keys = ["model", "method", "n_removed"]
-    frame = pd.concat(rows, ignore_index=True).merge(cost[[*keys, "speedup"]], on=keys)
+    rows += [perplexities([one], one).assign(text=LIKE_TEST) for one in dense.values()]
+    frame = pd.concat(rows, ignore_index=True)
+    frame["n_runs"] = frame["removed"].map(_n_runs)
+    keys = ["model", "method", "n_removed", "n_runs"]
+    frame = frame.merge(cost[[*keys, "speedup"]], on=keys, validate="many_to_one")
     blocks = _blocks(profile)
     frames = {"": frame, "_cost": cost, "_blocks": blocks, "_prediction": predictions(blocks)}
     return Measurement(frames, record_of_pruning(profile, plans))
@@ -107,38 +111,41 @@ def predictions(blocks: pd.DataFrame) -> pd.DataFrame:
 
 def _can(plan: Plan, method: str, blocks: Sequence[int]) -> bool:
     """Whether a method can do without these blocks: a fold needs a block before them."""
-    if method not in (FOLDED, FOLDED_REFITTED):
-        return True
-    model, _ = plan.subject.open(plan.profile)
-    return 0 not in blocks and can_fold(model.config)
+    return method not in (FOLDED, FOLDED_REFITTED) or (plan.foldable and 0 not in blocks)
+
+
+def _n_runs(removed: str) -> int:
+    return len(adjacent_runs(map(int, removed.split())))
 
 
 def _cost(plan: Plan) -> pd.DataFrame:
-    """Parameters, operations and speed, by method and number of blocks.
+    """Parameters, operations and speed, by method, number of blocks and number of runs.
 
-    They do not depend on which blocks are left out; the most linear ones stand for all.
+    They do not depend on which blocks are left out, but for the maps, one to a run.
     """
+    sets = {blocks for order in plan.chosen for blocks in plan.sets(order)}
+    by_size = {(len(blocks), len(adjacent_runs(blocks))): blocks for blocks in sorted(sets)}
+    edits = {"dense": Edit(plan, DENSE)}
+    for (n_removed, n_runs), blocks in sorted(by_size.items()):
+        for method in (REMOVED, REPLACED):
+            edits[f"{method} {n_removed} {n_runs}"] = Edit(plan, method, blocks)
+    dense, _ = plan.subject.open(plan.profile)
+    models = {name: edit.open(dense) for name, edit in edits.items()}  # which share its weights
     windows = plan.windows()["heldout"][:TIMED_WINDOWS]
-    edits = {
-        f"{method} {len(blocks)}": Edit(plan, method, blocks)
-        for method, sets in (
-            (DENSE, [()]),
-            (REMOVED, plan.sets(LINEAR)),
-            (REPLACED, plan.sets(LINEAR)),
-        )
-        for blocks in sets
-    }
-    models = {name: edit.open() for name, edit in edits.items()}
     costs = model_costs(models, windows, plan.profile.pruning.timing_rounds).set_index("name")
-    rows = []
-    for name, edit in edits.items():
-        same = {
-            REMOVED: (REMOVED, FOLDED, FOLDED_REFITTED),
-            REPLACED: (REPLACED, REFITTED, DISTILLED),
+    alike = {REMOVED: (REMOVED, FOLDED, FOLDED_REFITTED), REPLACED: (REPLACED, REFITTED, DISTILLED)}
+    rows = [
+        {
+            "model": plan.subject.name,
+            "method": method,
+            "n_removed": len(edit.blocks),
+            "n_runs": len(adjacent_runs(edit.blocks)),
         }
-        for method in same.get(edit.method, (DENSE,)):
-            rows.append(labels(edit) | {"method": method} | costs.loc[name].to_dict())
-    return pd.DataFrame(rows).drop(columns="removed")
+        | costs.loc[name].to_dict()
+        for name, edit in edits.items()
+        for method in alike.get(edit.method, (DENSE,))
+    ]
+    return pd.DataFrame(rows)
 
 
 def _blocks(profile: Profile) -> pd.DataFrame:
@@ -174,4 +181,5 @@ def _blocks(profile: Profile) -> pd.DataFrame:
 def _costs_of_blocks(plan: Plan) -> dict[str, list[float]]:
     model, _ = plan.subject.open(plan.profile)
     windows = plan.windows()[f"{LIKE_TEST} calibration"]
-    return {one: block_costs(model, windows, one) for one in PREDICTORS}
+    moments = collect_moments(model, windows, n_folds=1)
+    return {one: block_costs(model, windows, one, moments=moments) for one in PREDICTORS}

@@ -106,6 +106,8 @@ class Centred:
 
     def shrunk_weight(self, ridge: float) -> Tensor:
         """The ridge solution of D = X A, of lambda = `ridge` x the mean of X'X's diagonal."""
+        if not bool((self.xx.diagonal() > self.floor).any()):
+            return self.weight  # raises: the input does not vary
         shrinkage = ridge * self.xx.diagonal().mean()
         identity = torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device)
         return torch.linalg.solve(self.xx + shrinkage * identity, self.xd)

@@ -192,6 +192,7 @@ class BlockMoments:
         """
         if ridge < 0:
             raise ValueError(f"ridge = {ridge} is negative; 0 is least squares")
+        require_tokens(self.n_tokens, self.d_model)
         c = self._centred if intercept else Centred.about_origin(self._sums)
         weight = c.shrunk_weight(ridge) if ridge else c.weight
         return LinearMap(weight, c.mean_delta - c.mean_x @ weight)

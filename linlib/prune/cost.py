@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
@@ -15,7 +16,8 @@ from transformers import PreTrainedModel
 @torch.no_grad()
 def flops_per_token(model: PreTrainedModel, input_ids: Tensor) -> float:
     """Floating-point operations of a forward pass for each token, as torch counts them."""
-    with FlopCounterMode(display=False) as counter:
+    # The plain attention is the one whose products torch counts on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(input_ids=input_ids.to(model.device), use_cache=False)
     return counter.get_total_flops() / input_ids.numel()
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from linlib.measure.batches import check_windows
 from linlib.models import residual_stream
+from linlib.models.stream import run_backbone
 from linlib.prune.replace import AffineMap, affine_maps
 
 
@@ -69,16 +70,18 @@ def distil(
         The looks at the held-out text: `step`, `heldout_loss` and whether it was the `kept` one.
 
     Raises:
-        ValueError: the student has no maps, or windows do not fit the models.
+        ValueError: the student has no maps, there is no window, or windows do not fit the models.
     """
     maps = affine_maps(student)
     if not maps:
         raise ValueError(
             "the student has no maps to train; make it with prune(model, blocks, 'replace', ...)"
         )
-    for text in (windows, heldout):
+    for name, text in (("windows", windows), ("heldout", heldout)):
         check_windows(teacher, text, None)
-    with _only_maps_train(student, maps):
+        if len(text) == 0:
+            raise ValueError(f"`{name}` holds no window to distil with")
+    with _only_maps_train(student, maps), _evaluating(student), _evaluating(teacher):
         weights = [weight for affine in maps for weight in affine.parameters()]
         optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, weight_decay=0.0)
         schedule = get_cosine_schedule_with_warmup(optimizer, how.warmup_steps, how.steps)
@@ -114,15 +117,19 @@ def _loss(
     states: dict[range, Tensor] = {}
     handles = [affine.register_forward_hook(_keep(states)) for affine in maps]
     try:
-        logits = student(input_ids=ids.to(student.device), use_cache=False).logits
+        if language_weight:
+            logits = student(input_ids=ids.to(student.device), use_cache=False).logits
+        else:
+            run_backbone(student, ids)
     finally:
         for handle in handles:
             handle.remove()
     # After run a .. b-1 (0-based blocks) stands h_b.
-    loss = sum(mse_loss(states[affine.run], targets[affine.run.stop]) for affine in maps)
+    pairs = [(states[affine.run], targets[affine.run.stop]) for affine in maps]
+    loss = sum(mse_loss(mine.float(), theirs.float()) for mine, theirs in pairs)
     if language_weight:
         next_tokens = ids[:, 1:].to(student.device)
-        loss = loss + language_weight * cross_entropy(logits[:, :-1].mT, next_tokens)
+        loss = loss + language_weight * cross_entropy(logits[:, :-1].float().mT, next_tokens)
     return loss
 
 
@@ -161,7 +168,7 @@ def _copy(maps: list[AffineMap]) -> list[dict[str, Tensor]]:
 
 @contextmanager
 def _only_maps_train(student: PreTrainedModel, maps: list[AffineMap]) -> Iterator[None]:
-    """Freeze all weights but the maps'; afterwards every weight is as it was, and in eval mode."""
+    """Freeze all weights but the maps'; afterwards every weight's flag is as it was."""
     before = {weight: weight.requires_grad for weight in student.parameters()}
     student.requires_grad_(False)
     for affine in maps:
@@ -173,3 +180,15 @@ def _only_maps_train(student: PreTrainedModel, maps: list[AffineMap]) -> Iterato
         for weight, flag in before.items():
             weight.requires_grad_(flag)
             weight.grad = None
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout, so that looks can be compared; afterwards as it was."""
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training

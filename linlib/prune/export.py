@@ -42,8 +42,11 @@ def save_pruned(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(partial)
-    partial.rename(path)
+    try:
+        model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        partial.rename(path)
+    finally:
+        rmtree(partial, ignore_errors=True)
     return path

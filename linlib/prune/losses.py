@@ -28,8 +28,16 @@ def window_losses(
 
     Returns:
         (n_windows,), float64 on the CPU.
+
+    Raises:
+        ValueError: there is no window, or one has a single token.
     """
     mask = check_windows(model, input_ids, attention_mask)
+    if len(mask) == 0:
+        raise ValueError("there is no window to take a loss of")
+    if bool((short := mask.sum(1) < 2).any()):
+        window = short.nonzero()[0].item()
+        raise ValueError(f"window {window} holds one token, and a loss needs a next one")
     losses = []
     for batch in contiguous_batches(len(input_ids), batch_size):
         ids, members = input_ids[batch].to(model.device), mask[batch].to(model.device)

@@ -22,6 +22,7 @@ def prune(
     blocks: Iterable[int],
     method: str = "fold",
     input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
     *,
     ridge: float = RIDGE,
     refit: bool = False,
@@ -31,12 +32,14 @@ def prune(
     """A smaller model: some blocks gone, and maps in their place.
 
     Args:
-        model: a decoder; it stays whole, and shares the weights of the blocks that are kept.
+        model: a decoder; it stays whole, and shares the weights of the blocks that are kept:
+            deepcopy the result, or save and reopen it, before it is trained or cast.
         blocks: 0-based indices, e.g. the first k of `removal_order`; the smaller model's
             `config.removed_blocks` holds them.
         method: "remove"; "replace" by affine maps of the residual stream; "fold" such maps into
             the output projections before them, so that a plain model is left.
         input_ids: calibration text, (n_windows, length); "remove" needs none.
+        attention_mask: 1 for tokens, 0 for padding, which no map is fitted on.
         ridge: shrinks maps towards the identity; see `BlockMoments.delta_map`.
         refit: fit the maps one after the other, each on the states of the model that those before
             it are already part of; otherwise all on the dense model.
@@ -63,7 +66,8 @@ def prune(
     edit, kind = (replace_runs, "stream") if method == "replace" else (fold_runs, "projection")
 
     def fit(edited: PreTrainedModel, wanted: Sequence[range]) -> list[LinearMap]:
-        moments = collect_runs(edited, input_ids, **{kind: wanted}, batch_size=batch_size)
+        runs_of = {kind: wanted, "attention_mask": attention_mask, "batch_size": batch_size}
+        moments = collect_runs(edited, input_ids, **runs_of)
         return [delta_of(edited, moments, run, kind, ridge) for run in wanted]
 
     if not refit:

@@ -32,6 +32,7 @@ def removal_order(
     input_ids: Tensor,
     criterion: str = "linearity",
     n_remove: int | None = None,
+    attention_mask: Tensor | None = None,
     *,
     remeasure: bool = False,
     moments: StreamMoments | None = None,
@@ -45,6 +46,7 @@ def removal_order(
         input_ids: calibration text, (n_windows, length).
         criterion: see `block_costs`; "loss" measured again is the greedy search of SLEB.
         n_remove: how many; None is all but one.
+        attention_mask: 1 for tokens, 0 for padding.
         remeasure: take the costs again after each removal, on the model that is left.
         moments: of the whole model on `input_ids`, if they were collected before.
         seed: of the criterion "random".
@@ -60,8 +62,10 @@ def removal_order(
             f"cannot remove {n_remove} of {n_blocks} blocks: 0 .. {n_blocks - 1} can go, since at "
             "least one must be kept"
         )
-    options = {"seed": seed, "batch_size": batch_size}
+    options = {"attention_mask": attention_mask, "seed": seed, "batch_size": batch_size}
     left, order = list(range(n_blocks)), []
+    if n_remove == 0:
+        return []
     costs = block_costs(model, input_ids, criterion, moments=moments, **options)
     for _ in range(n_remove):
         cheapest = min(range(len(left)), key=costs.__getitem__)
@@ -76,6 +80,7 @@ def block_costs(
     model: PreTrainedModel,
     input_ids: Tensor,
     criterion: str,
+    attention_mask: Tensor | None = None,
     *,
     moments: StreamMoments | None = None,
     seed: int = 0,
@@ -90,6 +95,7 @@ def block_costs(
             residual" and "identity score": one minus the score. "block influence" (ShortGPT):
             1 - mean cosine of a block's input and output. "loss": the loss, in nats per token,
             once the block is skipped. "last": the last goes first. "random".
+        attention_mask: 1 for tokens, 0 for padding.
         moments: of `input_ids`, if they were collected before.
         seed: of "random".
         batch_size: windows in one forward pass.
@@ -101,18 +107,16 @@ def block_costs(
         ValueError: there is no such criterion.
     """
     n_blocks = len(decoder_blocks(model))
+    text = (input_ids, attention_mask)
     if criterion in SCORES:
-        moments = moments or collect_moments(model, input_ids, n_folds=1, batch_size=batch_size)
+        moments = moments or collect_moments(model, *text, n_folds=1, batch_size=batch_size)
         return [1 - SCORES[criterion](moments.group(layer)) for layer in moments.layers]
     if criterion == "block influence":
-        return block_influence(model, input_ids, batch_size=batch_size)
+        return block_influence(model, *text, batch_size=batch_size)
     if criterion == "loss":
-        return [
-            window_losses(remove_blocks(model, [block]), input_ids, batch_size=batch_size)
-            .mean()
-            .item()
-            for block in range(n_blocks)
-        ]
+        shorter = (remove_blocks(model, [block]) for block in range(n_blocks))
+        losses = (window_losses(one, *text, batch_size=batch_size) for one in shorter)
+        return [loss.mean().item() for loss in losses]
     if criterion == "last":
         return [float(-block) for block in range(n_blocks)]
     if criterion == "random":
@@ -125,15 +129,20 @@ CRITERIA = [*SCORES, "block influence", "loss", "last", "random"]
 
 
 def block_influence(
-    model: PreTrainedModel, input_ids: Tensor, *, batch_size: int = 32
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    batch_size: int = 32,
 ) -> list[float]:
     """1 - mean over tokens of cos(h_{l-1}, h_l), for each block (ShortGPT's block influence)."""
-    mask = check_windows(model, input_ids, None)
+    mask = check_windows(model, input_ids, attention_mask)
     total = torch.zeros(len(decoder_blocks(model)), dtype=torch.float64)
 
-    def add(layer: int, x: Tensor, y: Tensor, _batch: slice) -> None:
-        total[layer - 1] += cosine_similarity(x.float(), y.float(), dim=-1).double().sum().cpu()
+    def add(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
+        cosines = cosine_similarity(x.float(), y.float(), dim=-1)  # (batch, length)
+        total[layer - 1] += cosines[mask[batch].to(x.device)].double().sum().cpu()
 
     batches = list(contiguous_batches(len(input_ids), batch_size))
     run_windows(model, input_ids, mask, batches, add)
-    return (1 - total / input_ids.numel()).tolist()
+    return (1 - total / mask.sum()).tolist()

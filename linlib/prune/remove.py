@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from linlib.models import architecture_of, decoder_blocks
 
+MAPS = ("maps_before", "maps_after")  # what `replace_runs` hangs on the block beside a run
 INDEX_NAMES = ("layer_idx", "layer_id")  # by which a block knows its place in the cache
 
 
@@ -57,14 +58,16 @@ def remove_blocks(model: PreTrainedModel, blocks: Iterable[int]) -> PreTrainedMo
     """The model without some blocks (0-based indices), whose numbers its config then holds.
 
     Args:
-        model: a decoder; it stays whole. The smaller model shares its weights.
+        model: a decoder; it stays whole. The smaller model shares its weights: deepcopy it, or
+            save and reopen it, before either is trained or cast.
         blocks: those to leave out; none gives a copy.
 
     Raises:
         IndexError, ValueError: see `check_blocks`; or the blocks are not interchangeable, so that
-            no config describes the model that is left.
+            no config describes the model that is left; or maps stand in it already.
     """
     removed = check_blocks(model, blocks)
+    _require_no_maps(model)
     _require_no_index_in_weights(model.config)
     weights = [*model.parameters(), *model.buffers()]
     small = deepcopy(model, {id(tensor): tensor for tensor in weights})
@@ -113,6 +116,14 @@ def _in_first_numbering(removed: Sequence[int], before: Sequence[int]) -> list[i
     n_blocks = max([*removed, *before]) + len(before) + 1
     left = [block for block in range(n_blocks) if block not in before]
     return sorted([*before, *(left[block] for block in removed)])
+
+
+def _require_no_maps(model: PreTrainedModel) -> None:
+    if any(hasattr(block, name) for block in decoder_blocks(model) for name in MAPS):
+        raise ValueError(
+            "linear maps stand in the place of some blocks of this model already, and would get "
+            "lost; prune the dense model once, with all blocks that are to go"
+        )
 
 
 def _require_no_index_in_weights(config: PreTrainedConfig) -> None:

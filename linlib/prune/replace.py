@@ -26,21 +26,26 @@ class AffineMap(nn.Module):
     """x + x W + b on the residual stream, in the place of a run of blocks.
 
     Attributes:
-        run: the blocks that it stands for, in the numbers of the dense model.
+        run: the blocks that it stands for, in the numbers of the model that it was made from.
         weight: W, shape (d, d).
         bias: b, shape (d,).
     """
 
     def __init__(self, run: range, delta: LinearMap, like: Tensor) -> None:
-        """Of a map to the contribution `delta`, with the dtype and on the device of `like`."""
+        """Of a map to the contribution `delta`, on the device of `like`.
+
+        Weights are float32 at least, since steps of a distillation vanish in half precision.
+        """
         super().__init__()
         self.run = run
-        self.weight = nn.Parameter(delta.weight.to(like, copy=True).contiguous())
-        self.bias = nn.Parameter(delta.bias.to(like, copy=True))
+        options = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
+        self.weight = nn.Parameter(delta.weight.to(copy=True, **options).contiguous())
+        self.bias = nn.Parameter(delta.bias.to(copy=True, **options))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Map states, (..., d), to states of the same shape."""
-        return states + (states @ self.weight + self.bias)
+        """Map states, (..., d), to states of the same shape and dtype."""
+        added = states.to(self.weight.dtype) @ self.weight + self.bias
+        return states + added.to(states.dtype)
 
 
 def affine_maps(model: PreTrainedModel) -> list[AffineMap]:
@@ -53,7 +58,8 @@ def replace_runs(model: PreTrainedModel, deltas: Mapping[range, LinearMap]) -> P
     """The model with affine maps in the place of runs of adjacent blocks.
 
     A map rides on the kept block before its run, or, at the start, on the block after it: so
-    every block that is left has its own place in the key-value cache.
+    every block that is left has its own place in the key-value cache. A map at the start has
+    worked already when h_0 is read.
 
     Args:
         model: a decoder; it stays whole, and shares the weights of the blocks that are kept.
@@ -93,6 +99,8 @@ def _with_block_before(deltas: Mapping[range, LinearMap]) -> list[tuple[range, L
     """Runs in order, their maps, and the index of the block before each once all are gone."""
     found, gone = [], 0
     for run in sorted(deltas, key=lambda run: run.start):
+        if len(run) == 0 or run.step != 1:
+            raise ValueError(f"a run of blocks must be a non-empty range of step 1, got {run}")
         found.append((run, deltas[run], run.start - gone - 1))
         gone += len(run)
     return found
@@ -131,11 +139,12 @@ def _fold(projection: nn.Module, delta: LinearMap) -> None:
     onward = eye + delta.weight.to(weight)
     folded = by_input @ onward
     folded = folded if isinstance(projection, Conv1D) else folded.T
-    projection.weight = nn.Parameter(folded.to(projection.weight.dtype).contiguous())
+    flag = projection.weight.requires_grad
+    projection.weight = nn.Parameter(folded.to(projection.weight.dtype).contiguous(), flag)
     bias = delta.bias.to(weight)
     if projection.bias is not None:
         bias = projection.bias.double() @ onward + bias
-        projection.bias = nn.Parameter(bias.to(projection.bias.dtype))
+        projection.bias = nn.Parameter(bias.to(projection.bias.dtype), flag)
     elif bool(bias.any()):
         raise ValueError(
             "the map has a bias, and the projection that it is folded into has none; fit it "

@@ -32,16 +32,19 @@ class RunMoments:
         """Write one safetensors file a run and kind."""
         for kind, group in vars(self).items():
             for run, moments in group.items():
-                moments.save(folder / f"{kind}-{run.start:03d}-{run.stop:03d}.safetensors")
+                moments.save(folder / _file(kind, run))
 
     @classmethod
-    def load(cls, folder: Path) -> RunMoments:
-        """Read what `save` wrote."""
+    def load(cls, folder: Path, kind: str, runs: Sequence[range]) -> RunMoments:
+        """Read some runs of what `save` wrote, of the kind "stream" or "projection"."""
         moments = cls()
-        for path in sorted(folder.glob("*.safetensors")):
-            kind, start, stop = path.stem.split("-")
-            getattr(moments, kind)[range(int(start), int(stop))] = BlockMoments.load(path)
+        for run in runs:
+            getattr(moments, kind)[run] = BlockMoments.load(folder / _file(kind, run))
         return moments
+
+
+def _file(kind: str, run: range) -> str:
+    return f"{kind}-{run.start:03d}-{run.stop:03d}.safetensors"
 
 
 def collect_runs(
@@ -72,12 +75,12 @@ def collect_runs(
         {run: BlockMoments(d_model) for run in projection},
     )
     entered: dict[int, Tensor] = {}  # block -> state that enters it, of the present batch
-    projected: dict[int, Tensor] = {}  # block -> what its MLP adds
+    projected: dict[int, Tensor] = {}  # block -> what its MLP adds; Falcon adds to it in place
 
     def add(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
         members = mask[batch].to(x.device)
         entered[layer - 1] = x
-        for run in [*stream, *projection]:
+        for run in dict.fromkeys([*stream, *projection]):
             if run.stop != layer:
                 continue
             state = entered[run.start][members]
@@ -90,7 +93,7 @@ def collect_runs(
 
     handles = [
         output_projection(model, block).register_forward_hook(
-            lambda _module, _args, output, block=block: projected.update({block: output})
+            lambda _module, _args, output, block=block: projected.update({block: output.clone()})
         )
         for block in {run.start - 1 for run in projection}
     ]
