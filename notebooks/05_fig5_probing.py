@@ -85,7 +85,8 @@ list(zip(right, (text[-90:] for text in texts)))
 #
 # One row a model, control and layer; layer 0 is what enters the first block. Two controls, which
 # the paper lacks: the same probe on **untrained weights** shows what the probe itself can learn
-# from random features, and on **shuffled labels** what the whole procedure scores on nothing.
+# from random features, and on **shuffled labels** what the whole procedure scores on nothing (one
+# permutation and one split, the same for all models: they are no independent repeats).
 
 # %%
 settings = load_profile(profile)

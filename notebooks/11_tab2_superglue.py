@@ -175,6 +175,9 @@ pd.Series(vars(finding)).to_frame("Table 2")
 # - At `tiny` the tasks are generated, and so small a model that has read so little answers by what
 #   goes with what, and cannot look names up. Columns on which all models guess add nothing but
 #   noise to the mean; they are kept, as in the paper.
+# - At `tiny` most labels of BoolQ, RTE and CB can be guessed from the passage alone (it tells
+#   whether the hero is sad or happy, and that is what is asked), and none from the question alone.
+#   These are the columns in which the models are best.
 # - The harness's stock prompts are used as they are; they were not made for models this small.
 # - Prompts longer than the window lose their beginning, as the harness does it.
 # - The stock task of ReCoRD does not import on the library versions used; ours has the same

@@ -57,17 +57,20 @@ remeasure = False
 # At `smoke` and `tiny` it is no language model but the generated world itself, which is known. It
 # reads every sentence back: *grammar* is the share of words in sentences that the world's grammar
 # admits, *creativity* the share of passages that are in no training story, *consistency* the share
-# of what is told that agrees with the beginning and the world, and *plot* the share of a story's
-# parts that are told in order. Broken on purpose, a true story must lose what was broken:
+# of what is told that agrees with the beginning and the world (a sentence that cannot be read
+# agrees with nothing), and *plot* the share of a story's parts that are told in order. A true story
+# that is broken on purpose must lose what was broken; *creativity* alone does not know true from
+# broken, but only what was told before.
 
 # %% tags=["nbval-check-output"]
 from random import Random
 
-from linlib.corpora.storyworld import render_story, sample_record
+from linlib.corpora.storyworld import render_story
+from linlib.corpora.storyworld.dataset import records
 from linlib.corpora.storyworld.grammar import sentences
 from linlib.evaluate.world_judge import judge_completion
 
-record = sample_record(16)
+record = next(records("heldout"))
 beginning, ending = render_story(record).split("\n\n", 1)
 mixed = " ".join(Random(0).sample(sentences(ending), len(sentences(ending))))
 nonsense = " ".join(Random(0).sample(ending.split(), len(ending.split())))

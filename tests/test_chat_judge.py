@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import SecretStr
 
-from linlib.evaluate import chat_judge
+from linlib.evaluate import chat_judge, judge_settings
 from linlib.evaluate.chat_judge import SCORES, TRIES, ChatJudge, Story
 from linlib.store import cache_folder
 
@@ -92,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    for name in (*chat_judge.NEEDED, *chat_judge.PRICES, "OPENAI_API_KEY"):
+    optional = [name for name, *_ in judge_settings.OPTIONAL.values()]
+    for name in (*judge_settings.NEEDED, *optional, "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -223,6 +224,19 @@ NO_COMPLETION = {
     "broken JSON": Reply(body='{"choices": ['),
     "no choices": Reply(body=json.dumps({"choices": []})),
     "an error that claims success": Reply(body=json.dumps({"error": {"message": "overloaded"}})),
+    "an empty choice": Reply(body='{"choices": [{}]}'),
+    "no message": Reply(body='{"choices": [{"message": null}]}'),
+    "a message of text": Reply(body='{"choices": [{"message": "7"}]}'),
+    "a legacy completion": Reply(body=json.dumps({"choices": [{"text": json.dumps(FINE)}]})),
+    "a choice of text": Reply(body='{"choices": ["x"]}'),
+    "choices by name": Reply(body='{"choices": {"a": 1}}'),
+    "choices of text": Reply(body='{"choices": "abc"}'),
+    "a list": Reply(body='[{"message": null}]'),
+    "null": Reply(body="null"),
+    "nothing": Reply(body=""),
+    "scores alone": Reply(body=json.dumps(FINE)),
+    "too deep": Reply(body="[" * 100_000),
+    "half a letter": Reply(body=json.dumps({"choices": [{"message": {"content": "\ud800"}}]})),
 }
 
 
@@ -243,6 +257,15 @@ def test_what_is_no_chat_completion_is_asked_for_again(endpoint, judge, bad):
     assert (judged.prompt_tokens, len(endpoint.asked)) == (100, 2)
 
 
+@pytest.mark.parametrize("bad", NO_COMPLETION.values(), ids=NO_COMPLETION.keys())
+def test_what_stays_no_chat_completion_is_shown(endpoint, judge, bad):
+    endpoint.script = in_turn(bad)
+    with pytest.raises(ValueError, match="gave no four scores for story 0 in 3 tries") as caught:
+        judge.judge([STORY], samples=1)
+    shown = "\ud800" if "ud800" in bad.text() else bad.text()
+    assert str(caught.value).endswith(f"begins: {shown[:200]!r}") and cached() == []
+
+
 @pytest.mark.parametrize("fenced", ["```json\n{}\n```", "```\n{}\n```\n", "\n ```json {}```"])
 def test_a_code_fence_around_the_answer_is_taken_off(endpoint, judge, fenced):
     endpoint.script = in_turn(Reply(fenced.replace("{}", json.dumps(FINE, indent=1))))
@@ -250,11 +273,33 @@ def test_a_code_fence_around_the_answer_is_taken_off(endpoint, judge, fenced):
     assert len(endpoint.asked) == 1
 
 
-def test_an_endpoint_that_counts_no_tokens_is_good_enough(endpoint, judge):
-    uncounted = {**json.loads(Reply().text()), "usage": None}
-    endpoint.script = in_turn(Reply(body=json.dumps(uncounted)))
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        (None, (0, 0)),
+        ({}, (0, 0)),
+        ("many", (0, 0)),
+        ([100, 20], (0, 0)),
+        ({"total_tokens": 120}, (0, 0)),
+        ({"prompt_tokens": None, "completion_tokens": 20}, (0, 20)),
+        ({"prompt_tokens": -100, "completion_tokens": 20.5}, (0, 0)),
+        ({"prompt_tokens": "100", "completion_tokens": True}, (0, 0)),
+        ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, (0, 0)),
+        ({"prompt_tokens": 100.0, "completion_tokens": 20}, (100, 20)),
+    ],
+)
+def test_an_answer_is_kept_however_its_tokens_are_counted(endpoint, judge, usage, counted):
+    told = {**json.loads(Reply().text()), "usage": usage}
+    endpoint.script = in_turn(Reply(body=json.dumps(told)))
     judged = judge.judge([STORY], samples=1)
-    assert judged.scores["grammar"].tolist() == [FINE["grammar"]] and judged.prompt_tokens == 0
+    assert judged.scores["grammar"].tolist() == [FINE["grammar"]]
+    assert (judged.prompt_tokens, judged.completion_tokens) == counted
+    assert (len(endpoint.asked), len(cached())) == (1, 1)
+
+
+def test_a_chat_completion_of_another_content_type_is_good_enough(endpoint, judge):
+    endpoint.script = in_turn(Reply(headers=(("Content-Type", "text/plain"),)))
+    assert judge.judge([STORY], samples=1).asked == len(endpoint.asked) == 1
 
 
 # ---------------------------------------------------------------- trouble that stays
@@ -277,9 +322,9 @@ def test_answers_that_stay_malformed_are_shown_with_their_story(endpoint, judge)
         (Reply(status=403), PermissionError, "correct LINLIB_JUDGE_API_KEY", 1),
         (Reply(status=404), ValueError, "correct LINLIB_JUDGE_MODEL or LINLIB_JUDGE_BASE_URL", 1),
         (Reply(status=400), ValueError, "refuses the question .*status 400", 1),
-        (Reply(status=429), ConnectionError, "wait, or ask with fewer workers", 2),
+        (Reply(status=429), ConnectionError, "wait, or lower LINLIB_JUDGE_WORKERS", 2),
         (Reply(status=500), ConnectionError, "out of order; try again later", 2),
-        (Reply(delay=1.5), ConnectionError, "too slow; wait, or raise the timeout", 2),
+        (Reply(delay=1.5), ConnectionError, "too slow; wait, or raise LINLIB_JUDGE_TIMEOUT", 2),
     ],
 )  # fmt: skip
 def test_what_does_not_pass_is_explained(endpoint, judge, reply, kind, advice, requests):
@@ -322,6 +367,36 @@ def test_a_key_that_cannot_be_sent_is_refused_unshown(judge, key):
     assert KEY not in everything_shown(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:pa55word@host/v1",
+        "user:pa55word@host/v1",
+        "https://user:pa5/5word@host/v1",
+        "https://host/v1?key=pa55word",
+        "https://host/v1#pa55word",
+    ],
+)
+def test_a_url_that_holds_a_secret_is_refused_unshown(judge, url, monkeypatch):
+    with pytest.raises(ValueError, match="LINLIB_JUDGE_BASE_URL may hold no user") as caught:
+        replace(judge, base_url=url)
+    for name, value in (("BASE_URL", url), ("MODEL", MODEL), ("API_KEY", KEY)):
+        monkeypatch.setenv(f"LINLIB_JUDGE_{name}", value)
+    with pytest.raises(ValueError, match="LINLIB_JUDGE_BASE_URL may hold no user") as again:
+        ChatJudge.from_environment()
+    shown = everything_shown(caught.value) + everything_shown(again.value)
+    assert "pa5" not in shown and "5word" not in shown
+
+
+@pytest.mark.parametrize(("key", "shown"), [("a", "a bad day"), ("longer-1", "[key]")])
+def test_a_word_for_a_key_spoils_no_message(endpoint, judge, key, shown):
+    told = json.dumps({"error": {"message": f"a bad day for {key}"}})
+    endpoint.reply_to = lambda *_: Reply(status=400, body=told)
+    with pytest.raises(ValueError, match="refuses the question") as caught:
+        replace(judge, key=SecretStr(key)).judge([STORY], samples=1)
+    assert shown in str(caught.value) and ("[key]" in str(caught.value)) == (shown == "[key]")
+
+
 # ---------------------------------------------------------------- environment
 
 
@@ -335,11 +410,54 @@ def test_the_environment_makes_a_judge(endpoint, monkeypatch):
     assert judge.judge([STORY], samples=1).scores["grammar"].tolist() == [FINE["grammar"]]
 
 
-def test_the_usual_key_is_taken_where_there_is_no_other(endpoint, monkeypatch):
-    monkeypatch.setenv("LINLIB_JUDGE_BASE_URL", endpoint.url)
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://API.openai.com:443/v1", True),
+        ("https://api.openai.com", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com.example.org/v1", False),
+        ("https://example.org/api.openai.com/v1", False),
+        ("https://api.openai.com:x@example.org/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
+)
+def test_the_usual_key_is_taken_for_its_own_host_alone(monkeypatch, url, sent):
+    monkeypatch.setenv("LINLIB_JUDGE_BASE_URL", url)
     monkeypatch.setenv("LINLIB_JUDGE_MODEL", MODEL)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    assert ChatJudge.from_environment().judge([STORY], samples=1).asked == 1
+    if sent:
+        assert ChatJudge.from_environment().key.get_secret_value() == KEY
+    else:
+        with pytest.raises(ValueError, match=r"environment: LINLIB_JUDGE_API_KEY \(.*alone\)$"):
+            ChatJudge.from_environment()
+
+
+def test_the_environment_sets_workers_and_timeout(endpoint, monkeypatch):
+    for name, value in (("BASE_URL", endpoint.url), ("MODEL", MODEL), ("API_KEY", KEY)):
+        monkeypatch.setenv(f"LINLIB_JUDGE_{name}", value)
+    plain = ChatJudge.from_environment()
+    monkeypatch.setenv("LINLIB_JUDGE_WORKERS", " 2 ")
+    monkeypatch.setenv("LINLIB_JUDGE_TIMEOUT", "90.5")
+    assert ChatJudge.from_environment() == replace(plain, workers=2, timeout=90.5) != plain
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "what"),
+    [
+        ("LINLIB_JUDGE_WORKERS", ["0", "-1", "2.5", "many", "inf"], "a whole number above 0"),
+        ("LINLIB_JUDGE_TIMEOUT", ["0", "-1", "nan", "inf", "1e9", "long"], "seconds, above 0"),
+        ("LINLIB_JUDGE_PRICE_IN", ["-1", "nan", "inf", "1,5"], "US dollars a million tokens"),
+    ],
+)
+def test_a_wrong_number_in_the_environment_is_named(endpoint, monkeypatch, name, values, what):
+    for needed, value in (("BASE_URL", endpoint.url), ("MODEL", MODEL), ("API_KEY", KEY)):
+        monkeypatch.setenv(f"LINLIB_JUDGE_{needed}", value)
+    for value in values:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError, match=f"{name} is '{value}', not {what}"):
+            ChatJudge.from_environment()
 
 
 def test_missing_variables_are_all_named_and_no_others(monkeypatch):

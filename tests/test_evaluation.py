@@ -182,10 +182,11 @@ def test_each_model_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
     MEASURED.clear()
     variants = [Variant("s", name, 0, TrainedModel(name, tmp_path / name)) for name in "ab"]
-    arguments = (variants, {"text": "NA one two"}, 1, ("probe.py",))
+    arguments = (variants, {"text": "NA one\rtwo"}, 1, ("probe.py",))
     frame = measure_each("counted", count_words, *arguments)
     again = measure_each("counted", count_words, *arguments)
     assert MEASURED == ["a", "b"] and frame.equals(again)
+    assert frame["text"].dropna().tolist() == ["NA one\rtwo"] * 2
     assert frame["variant"].tolist() == ["a", "a", "b", "b"] and frame["n"].tolist() == [3, 0, 3, 0]
     other = (variants, {"text": "other"}, 1, ("probe.py",))
     assert measure_each("counted", count_words, *other)["n"].max() == 1 and len(MEASURED) == 4

@@ -478,6 +478,100 @@ def test_a_definition_that_is_not_valid_is_named(tmp_path, model, tokenizer, tex
         evaluate(model, tokenizer, ["mine"], tmp_path)
 
 
+LOCAL = {  # rows of one column and a label, two of them
+    "dataset_kwargs": {"data_files": {"validation": "FOLDER/rows.jsonl"}},
+    "validation_split": "validation",
+    "doc_to_text": "{{text}}",
+    "doc_to_choice": ["no", "yes"],
+    "doc_to_target": "label",
+}
+
+
+def write_definition(folder, text):
+    (folder / "rows.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n')
+    (folder / "a_file.yaml").write_text(text.replace("FOLDER", str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (definition(metric_list=[{"metric": "acx"}]), r"metrics \['acx'\]; .* \['acc'"),
+        (
+            definition(metric_list=[{"metric": "acx", "aggregation": "mean"}], **LOCAL),
+            r"nobody knows its metrics \['acx'\]",
+        ),
+        (
+            definition(metric_list=[{"metrik": "acc"}]),
+            "has no metrics: its metric_list is .*metrik",
+        ),
+        (definition(metric_list=[]), r"has no metrics: its metric_list is \[\]"),
+        (
+            definition(metric_list=None) + "metric_list:\n",
+            "has no metrics: its metric_list is None",
+        ),
+        (definition(frobs=3), "unexpected keyword argument 'frobs'"),
+        (definition(output_type="multiple"), "invalid output_type 'multiple'"),
+        (definition(include="gone.yaml"), "includes FOLDER/gone.yaml, which is no file"),
+        (
+            definition() + "doc_to_text: !function nomodule.fn",
+            "module 'nomodule' for function 'fn'",
+        ),
+        (definition() + "doc_to_text: !function json.gone", "Module 'json' has no function 'gone'"),
+        (
+            definition(metric_list=None) + "metric_list:\n- metric: !function json.dumps\n",
+            "a metric has no aggregation of its own; name one",
+        ),
+        (definition(**LOCAL | {"validation_split": "dev"}), "KeyError: 'dev'"),
+        (definition(**LOCAL | {"doc_to_text": "{{text"}), "TemplateSyntaxError: unexpected end"),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_said_with_its_name_and_file(
+    tmp_path, model, tokenizer, text, message
+):
+    write_definition(tmp_path, text)
+    with pytest.raises(
+        ValueError, match=message.replace("FOLDER", re.escape(str(tmp_path)))
+    ) as got:
+        evaluate(model, tokenizer, ["mine"], tmp_path)
+    assert f"task 'mine' of {tmp_path / 'a_file.yaml'} " in str(got.value)
+    assert "record" not in str(got.value)
+
+
+def test_a_task_without_rows_is_no_wrong_definition(tmp_path, model, tokenizer):
+    write_definition(tmp_path, definition(**LOCAL))
+    (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match="rows.jsonl"):
+        evaluate(model, tokenizer, ["mine"], tmp_path)
+
+
+def test_a_group_and_metrics_of_ones_own_are_valid(tmp_path, model, tokenizer):
+    own = [{"metric": "mine"}, {"metric": "acc"}]
+    told = definition(metric_list=own, **LOCAL) + "process_results: !function own.results\n"
+    write_definition(tmp_path, told.replace("metric: mine", "metric: mine\n  aggregation: mean"))
+    (tmp_path / "own.py").write_text("def results(doc, found):\n    return {'mine': 3, 'acc': 1}\n")
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [mine]\n")
+    found = evaluate(model, tokenizer, ["mine"], tmp_path, max_length=LENGTH)
+    assert dict(zip(found.metric, found.value, strict=True)) == {"mine": 3, "acc": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: [mine, yours]", "names no task; .* or 'group' beside a list of tasks"),
+        ("task: mine\ninclude: a_file.yaml", "includes .*a_file.yaml more than once"),
+        ("task: mine\ninclude: rows.jsonl", "rows.jsonl, which holds no keys"),
+    ],
+)
+def test_a_list_without_a_group_and_a_strange_include_are_named(
+    tmp_path, model, tokenizer, text, message
+):
+    write_definition(tmp_path, text)
+    (tmp_path / "rows.jsonl").write_text("[1, 2]\n")
+    with pytest.raises(ValueError, match=message) as got:
+        evaluate(model, tokenizer, ["mine"], tmp_path)
+    assert f"task file {tmp_path / 'a_file.yaml'} " in str(got.value)
+
+
 def test_a_definition_may_include_its_keys_from_another(tmp_path, model, tokenizer, folder):
     (tmp_path / "mine.yaml").write_text(f"include: {folder / 'boolq.yaml'}\ntask: mine\n")
     found = evaluate(model, tokenizer, ["mine"], tmp_path, max_length=LENGTH, limit=4)

@@ -67,6 +67,37 @@ def test_text_that_looks_like_a_missing_value_stays_text(home):
     assert loaded["value"].isna().tolist() == [False, True, False]
 
 
+STRANGE = [
+    "a\rb",
+    "\r",
+    "end\r",
+    "\r\n",
+    'say "no", no',
+    "\n\n",
+    " ",
+    "\t",
+    ",",
+    '"',
+    "\\",
+    "é\x85",
+]
+
+
+@pytest.mark.parametrize("columns", [["text"], ["n", "text"], ["text", "n"]])
+def test_texts_come_back_letter_by_letter(home, columns):
+    told = pd.DataFrame({"text": STRANGE, "n": range(len(STRANGE))})[columns]
+    save_frames({"": told}, "fig0_test", "tiny", {})
+    pd.testing.assert_frame_equal(load_frame("fig0_test", "tiny"), told)
+
+
+def test_an_ordinary_frame_is_ordinary_csv(home):
+    told = pd.DataFrame({"text": ["a", 'b,"c"', "d\ne", None], "score": [0.1, 1e-12, None, 3.0]})
+    save_frames({"": told}, "fig0_test", "tiny", {})
+    written = b'text,score\na,0.1\n"b,""c""",1e-12\n"d\ne",\n,3\n'
+    assert (results_folder("tiny") / "fig0_test.csv").read_bytes() == written
+    assert load_frame("fig0_test", "tiny").equals(told)
+
+
 def test_the_commit_is_marked_where_the_code_differs_from_it():
     record = code_commit()
     dirty = subprocess.run(

@@ -204,7 +204,7 @@ def test_words_in_disorder_lose_grammar(true_scores):
     none, half, every = (scores(with_words_in_disorder(share)) for share in (0, 0.5, 1))
     assert (none == true_scores).all() and (every == 0).all()
     assert 4 < half[:, GRAMMAR].mean() < 6
-    assert (half[:, CONSISTENCY] == 10).all()
+    assert (half[:, CONSISTENCY] < 10).all() and (half[:, CONSISTENCY] > 0).all()
 
 
 def test_grammar_is_the_share_of_words(true_scores):
@@ -313,7 +313,7 @@ MEETING = "Then a shy duck named Leo came along."  # neither its kind nor its tr
         ("Leo was good at digging. Leo was good at flying. Leo was good at digging.", 4 / 5),
         ("Suddenly, the kite rolled into the deep water.", 2 / 2),
         ("Suddenly, the drum rolled into the deep water.", 1 / 2),
-        ("Suddenly, the kite rolled into the deep water. It was no use.", 2 / 2),
+        ("Suddenly, the kite rolled into the deep water. It was no use.", 2 / 3),
         (
             "On a sunny morning, Mia took the kite to the lake. Leo was good at flying. "
             "Suddenly, the kite rolled into the deep water.",  # fits the lake, but not the skill

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from json import JSONDecodeError
 from pathlib import Path
 from string import Template
 
 import openai
 import pandas as pd
-from openai.types import CompletionUsage
 from pydantic import SecretStr, ValidationError
 from tqdm.auto import tqdm
 
+from linlib.evaluate.judge_settings import BASE_URL, KEY, MODEL, TIMEOUT, WORKERS, settings
+from linlib.evaluate.reply import Reply, read_reply
 from linlib.evaluate.rubric import BLANK, RUBRIC, SCORES, Answer, Scores, Story
 from linlib.store import cache_folder, recipe_key
 from linlib.store.frames import write_atomically
 
 TRIES = 3  # for an answer of the right form
 FENCE = re.compile(r"\A\s*```(?:json)?\s(.*)```\s*\Z", re.DOTALL)
-BASE_URL, MODEL, KEY = "LINLIB_JUDGE_BASE_URL", "LINLIB_JUDGE_MODEL", "LINLIB_JUDGE_API_KEY"
-PRICES = ("LINLIB_JUDGE_PRICE_IN", "LINLIB_JUDGE_PRICE_OUT")
-NEEDED = {
-    BASE_URL: "an OpenAI-compatible endpoint, such as https://api.openai.com/v1",
-    MODEL: "the name of a model there",
-    KEY: "its key, or any word if it needs none; without it, OPENAI_API_KEY is taken",
-}
 FAILURES = (  # the first that fits is told
     (openai.AuthenticationError, PermissionError, f"does not accept the key; correct {KEY}"),
     (openai.PermissionDeniedError, PermissionError, f"is closed to the key; correct {KEY}"),
     (openai.NotFoundError, ValueError, f"is not there; correct {MODEL} or {BASE_URL}"),
-    (openai.RateLimitError, ConnectionError, "is at its limit; wait, or ask with fewer workers"),
-    (openai.APITimeoutError, ConnectionError, "is too slow; wait, or raise the timeout"),
+    (openai.RateLimitError, ConnectionError, f"is at its limit; wait, or lower {WORKERS}"),
+    (openai.APITimeoutError, ConnectionError, f"is too slow; wait, or raise {TIMEOUT}"),
     (openai.APIConnectionError, ConnectionError, f"is out of reach; check {BASE_URL}"),
     (openai.InternalServerError, ConnectionError, "is out of order; try again later"),
     (openai.APIError, ValueError, "refuses the question"),
@@ -70,7 +62,8 @@ class ChatJudge:
     Attributes:
         base_url: the endpoint.
         model: its name there.
-        key: of the endpoint; no cache, message or provenance shows it.
+        key: of the endpoint; no cache or provenance shows it, and no message if it has 8
+            characters or more.
         price_in: US dollars a million tokens read, if known.
         price_out: US dollars a million tokens written, if known.
         timeout: seconds to wait for an answer.
@@ -90,7 +83,12 @@ class ChatJudge:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a key that cannot be sent: the HTTP library's complaint would show it."""
+        """Refuse a secret in the endpoint, and a key that cannot be sent: errors would show it."""
+        if re.search("[@?#]", self.base_url):
+            raise ValueError(
+                f"{BASE_URL} may hold no user, password, query or fragment, thus no '@', '?' or "
+                f"'#'; a key belongs in {KEY}"
+            )
         if not re.fullmatch("[!-~]+", self.key.get_secret_value()):
             raise ValueError(f"{KEY} may hold only visible ASCII characters; copy it anew")
 
@@ -98,15 +96,13 @@ class ChatJudge:
     def from_environment(cls) -> ChatJudge:
         """Make the judge that the variables `LINLIB_JUDGE_*` describe.
 
+        Without `LINLIB_JUDGE_API_KEY`, `OPENAI_API_KEY` is taken for https://api.openai.com, and
+        sent to no other host.
+
         Raises:
             ValueError: a variable is missing or wrong.
         """
-        values = {name: os.environ.get(name, "").strip() for name in NEEDED}
-        values[KEY] = values[KEY] or os.environ.get("OPENAI_API_KEY", "").strip()
-        missing = [f"{name} ({what})" for name, what in NEEDED.items() if not values[name]]
-        if missing:
-            raise ValueError(f"to judge stories, set in the environment: {'; '.join(missing)}")
-        return cls(values[BASE_URL], values[MODEL], SecretStr(values[KEY]), *map(_price, PRICES))
+        return cls(**settings())
 
     def judge(self, stories: Sequence[Story], samples: int) -> Judged:
         """Score stories; each answer is cached as it comes, and a blank completion gets zeros.
@@ -161,12 +157,12 @@ class ChatJudge:
         text = Template(RUBRIC).substitute(beginning=story.prompt, continuation=story.completion)
         n_in = n_out = 0
         for _ in range(TRIES):
-            content, usage = self._reply(client, text)
-            n_in += usage.prompt_tokens if usage else 0
-            n_out += usage.completion_tokens if usage else 0
+            reply = self._reply(client, text)
+            n_in += reply.prompt_tokens
+            n_out += reply.completion_tokens
             try:
-                scores = Scores.model_validate_json(FENCE.sub(r"\1", content))
-            except ValidationError:
+                scores = Scores.model_validate_json(FENCE.sub(r"\1", reply.content or ""))
+            except ValueError:
                 continue
             answer = Answer(scores=scores, prompt_tokens=n_in, completion_tokens=n_out)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -174,23 +170,19 @@ class ChatJudge:
             return answer
         raise ValueError(
             f"judge '{self.model}' at {self.base_url} gave no four scores for story {number} in "
-            f"{TRIES} tries; its last answer begins: {self._without_key(content)[:200]!r}"
+            f"{TRIES} tries; its last answer begins: {self._without_key(reply.shown)[:200]!r}"
         )
 
-    def _reply(self, client: openai.OpenAI, text: str) -> tuple[str, CompletionUsage | None]:
+    def _reply(self, client: openai.OpenAI, text: str) -> Reply:
         try:
-            reply = client.chat.completions.create(
+            raw = client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=[{"role": "user", "content": text}],
                 temperature=self.temperature,
             )
         except openai.APIError as error:
             raise self._failure(error) from error
-        except JSONDecodeError as error:
-            return error.doc, None
-        if not getattr(reply, "choices", None):  # a web page, or an error that claims success
-            return str(reply), None
-        return str(reply.choices[0].message.content or ""), reply.usage
+        return read_reply(raw.content)
 
     def _failure(self, error: openai.APIError) -> Exception:
         kind, told = next((kind, told) for what, kind, told in FAILURES if isinstance(error, what))
@@ -200,7 +192,8 @@ class ChatJudge:
         return kind(f"judge '{self.model}' at {self.base_url} {told} ({error})")
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self.key.get_secret_value(), "[key]")
+        key = self.key.get_secret_value()
+        return text.replace(key, "[key]") if len(key) >= 8 else text  # "none" is no secret
 
 
 def _read(file: Path) -> Answer | None:
@@ -208,11 +201,3 @@ def _read(file: Path) -> Answer | None:
         return Answer.model_validate_json(file.read_bytes())
     except (FileNotFoundError, ValidationError):  # never asked, or damaged
         return None
-
-
-def _price(name: str) -> float | None:
-    text = os.environ.get(name, "").strip()
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise ValueError(f"{name} is '{text}', not US dollars a million tokens") from None

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from lm_eval import simple_evaluate
+from lm_eval.api.registry import metric_registry
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NEEDED_KEYS = ("dataset_path", "output_type", "metric_list")
+from linlib.evaluate.definitions import check_files, unknown_metrics
 
 
 def evaluate(
@@ -58,7 +58,7 @@ def evaluate(
         `value`, `stderr` (the harness's; NaN where it has none) and `n`, the rows.
 
     Raises:
-        ValueError: no such task, or its file is not a valid definition.
+        ValueError: no such task, or its file is not a valid definition; both are named.
     """
     with _quiet(), _templates_compiled_once():
         manager = _manager(tasks, definitions)
@@ -107,7 +107,7 @@ def _token_perplexity(lm: HFLM, samples: Sequence[Mapping]) -> float:
 
 def _manager(tasks: Sequence[str], definitions: str | Path | None) -> TaskManager:
     if definitions is not None:
-        _check_files(Path(definitions))
+        check_files(Path(definitions))
     manager = TaskManager(include_path=definitions and str(definitions), include_defaults=False)
     if not set(tasks) <= set(manager.all_tasks):  # to find all stock tasks takes seconds
         manager = TaskManager(include_path=definitions and str(definitions))
@@ -116,38 +116,40 @@ def _manager(tasks: Sequence[str], definitions: str | Path | None) -> TaskManage
             close = get_close_matches(task, manager.all_subtasks, n=3)
             where = f"the harness or in {definitions}" if definitions else "the harness"
             raise ValueError(f"there is no task '{task}' in {where}; the nearest names are {close}")
-    try:
-        manager.load(list(tasks))
-    except ImportError as error:
-        raise ValueError(
-            f"a task of {list(tasks)} cannot be loaded: {error}. The stock task 'record' does not "
-            "import on transformers 5; take 'hub_record' of linlib's definitions"
-        ) from error
+    for task in tasks:
+        _check_load(manager, task)
     return manager
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse a task file before the harness skips it or fails far from the cause."""
-    files = sorted(folder.glob("*.yaml"))
-    if not files:
-        raise ValueError(f"there is no task file (*.yaml) in {folder}")
-    for file in files:
-        try:
-            config = yaml.load(file.read_text(), _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"task file {file} is not YAML: {error}") from error
-        if not isinstance(config, dict) or "task" not in config:
-            raise ValueError(f"task file {file} names no task; it needs the key 'task'")
-        missing = [key for key in NEEDED_KEYS if key not in config and "include" not in config]
-        if missing:
-            raise ValueError(f"task file {file} lacks the keys {missing}, and includes no other")
+def _check_load(manager: TaskManager, task: str) -> None:
+    """Load a task, only to say which one, and of which file, cannot be, and why."""
+    entry, failure = manager.task_index[task], None
+    try:
+        manager.load([task])
+    except OSError:  # its rows are out of reach; the file may be right
+        raise
+    except Exception as error:  # the harness meets what is wrong anywhere, in any way
+        failure = error
+    if why := _trouble(task, entry.cfg, failure):
+        raise ValueError(f"task '{task}' of {entry.yaml_path} cannot be loaded: {why}") from failure
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads `!function` as the text that it is: checking a file runs nothing of it."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+def _trouble(task: str, config: Mapping[str, object], failure: Exception | None) -> str:
+    unaggregated = isinstance(failure, KeyError) and failure.args == (None,)
+    if (failure is None or unaggregated) and (unknown := unknown_metrics(config)):
+        close = get_close_matches(unknown[0], list(metric_registry), n=3)
+        return f"nobody knows its metrics {unknown}; the nearest names are {close}"
+    if failure is None:
+        return ""
+    if unaggregated:
+        return "a metric has no aggregation of its own; name one, such as `aggregation: mean`"
+    told = f"{type(failure).__name__}: {failure}"
+    if isinstance(failure, ImportError) and task == "record":
+        return (
+            f"{told}. The stock task 'record' does not import on transformers 5; take "
+            "'hub_record' of linlib's definitions"
+        )
+    return told
 
 
 @contextmanager

@@ -34,7 +34,8 @@ class WorldScores:
         creativity: share of its passages of three sentences that are admitted and new: found in no
             story of the training corpus, and not before in the completion.
         consistency: share of what it tells that agrees with the beginning, with what it told
-            before, and with the world: who is who, what is where, who can do what.
+            before, and with the world: who is who, what is where, who can do what. A sentence that
+            the grammar does not admit tells one thing, which agrees with nothing.
         plot: share of the parts of a story, those after the beginning, that it tells in order.
     """
 
@@ -111,8 +112,13 @@ def _consistency(read: Sequence[Sentence], given: Sequence[Sentence], record: St
 
 
 def _agreements(read: Sequence[Sentence], known: dict[str, str]) -> Iterator[bool]:
-    """Whether each thing told agrees with what is known; the first of its role makes it known."""
+    """Whether each thing told agrees with what is known; the first of its role makes it known.
+
+    Without the sentences that are not admitted, one lucky sentence would be a consistent story.
+    """
     for sentence in read:
+        if sentence.part is None:
+            yield False
         for role, value in sentence.told:
             expected = {known[role]} if role in known else _possible(role, known)
             if expected is not None:

@@ -48,7 +48,7 @@ def measure(profile: Profile) -> Measurement:
         "batch_size": settings.batch_size,
         "device": profile.device,
     }
-    code = ("evaluate/generate.py", "experiments/stories.py")
+    code = ("evaluate/generate.py", "models", "experiments/stories.py")
     told = measure_each("told", _told, variants, options, settings.workers, code)
     truth = pd.DataFrame({"completion": [ending for _, ending, _ in held_out], "finished": True})
     labels = {"model": REFERENCE, "size": REFERENCE, "variant": REFERENCE, "seed": profile.seed}

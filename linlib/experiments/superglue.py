@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from linlib.corpora.benchmarks import STORYWORLD, load_task
@@ -38,8 +39,8 @@ def measure(profile: Profile) -> Measurement:
     """Score every model on every task.
 
     Frames: "" has a row a model and column of the table: `value` in [0, 1], the harness's
-    `stderr`, `n` rows, `chance` and, of shares, the binomial interval `low` .. `high`; "_mean" has
-    the mean over the paper's columns of each model.
+    `stderr`, `n` rows and, of shares, `chance` (what guessing gets) and the binomial interval
+    `low` .. `high`; "_mean" has the mean over the paper's columns of each model.
 
     Raises:
         ValueError: the profile pretrains or evaluates nothing.
@@ -50,10 +51,13 @@ def measure(profile: Profile) -> Measurement:
         "tasks": names,
         "definitions": str(definitions),
         "max_length": profile.pretraining.length,
+        "limit": None if settings.source == STORYWORLD else settings.rows,
+        "chance": {task: _chance(settings.source, task) for task in settings.tasks},
         "batch_size": settings.batch_size,
         "device": profile.device,
     }
-    code = ("evaluate/harness.py", "evaluate/tasks.py", "tasks", "experiments/superglue.py")
+    code = ("evaluate/harness.py", "evaluate/tasks.py", "tasks", "models", "intervals.py")
+    code += ("experiments/superglue.py",)
     frame = measure_each("evaluated", _scores, variants, options, settings.workers, code)
     record = record_of(profile, variants, task_source=settings.source, tasks=definitions.name)
     return Measurement({"": frame, "_mean": column_means(frame)}, record)
@@ -68,6 +72,11 @@ def harness_tasks(settings: EvaluationSettings) -> tuple[dict[str, str], Path]:
         for task in settings.tasks
     }
     return {task: f"local_{task}" for task in settings.tasks}, local_tasks(rows)
+
+
+def _chance(source: str, task: str) -> float | None:
+    """What guessing gets; None for the hub's ReCoRD, whose passages name any number of entities."""
+    return None if source != STORYWORLD and task == "record" else CHANCE[task]
 
 
 def column_means(frame: pd.DataFrame) -> pd.DataFrame:
@@ -88,6 +97,7 @@ def _scores(folder: Path, options: Mapping[str, object]) -> pd.DataFrame:
         max_length=options["max_length"],
         add_bos_token=True,
         batch_size=options["batch_size"],
+        limit=options["limit"],
     )
     ours = {name: task for task, name in options["tasks"].items()}
     rows = []
@@ -95,7 +105,8 @@ def _scores(folder: Path, options: Mapping[str, object]) -> pd.DataFrame:
         task, metric = ours[row["task"]], row["metric"]
         if (task, metric) not in COLUMNS:
             continue
-        row |= {"task": task, "column": COLUMNS[task, metric], "chance": CHANCE[task]}
+        chance = options["chance"][task] if metric in SHARES else np.nan
+        row |= {"task": task, "column": COLUMNS[task, metric], "chance": chance}
         if metric in SHARES:
             right = round(row["value"] * row["n"])
             row |= dict(zip(("low", "high"), binomial_interval(right, row["n"]), strict=True))

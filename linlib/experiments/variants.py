@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from linlib.profiles import EvaluationSettings, Profile
 from linlib.store import artefact_folder, build_once, code_digest
 
 FRAME = "frame.csv"
+DECIDING = ("torch", "transformers", "lm_eval", "scikit-learn")  # another version, other numbers
 Measure = Callable[[Path, Mapping[str, object]], pd.DataFrame]
 
 
@@ -66,7 +68,13 @@ def measure_each(
     frames = []
     for job, one in zip(jobs, variants, strict=True):
         labels = {"model": one.model.name, "size": one.size, "variant": one.variant}
-        frame = pd.read_csv(job.folder / FRAME, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(
+            job.folder / FRAME,
+            keep_default_na=False,
+            na_values=[""],
+            lineterminator="\n",  # a lone carriage return is text
+            skip_blank_lines=False,  # so is a blank in a column of its own
+        )
         frames.append(frame.assign(**labels, seed=one.seed)[[*labels, "seed", *frame.columns]])
     return pd.concat(frames, ignore_index=True)
 
@@ -91,7 +99,9 @@ class _Job:
 
     @property
     def recipe(self) -> dict[str, object]:
-        return {"model": self.model.name, "options": self.options, "code": self.code}
+        versions = {package: version(package) for package in DECIDING}
+        options = {"model": self.model.name, "options": self.options, "code": self.code}
+        return options | {"packages": versions}
 
     @property
     def folder(self) -> Path:
@@ -100,6 +110,6 @@ class _Job:
 
 def _run(job: _Job) -> None:
     def build(folder: Path) -> None:
-        job.measure(job.model, job.options).to_csv(folder / FRAME, index=False)
+        job.measure(job.model, job.options).to_csv(folder / FRAME, index=False, lineterminator="\n")
 
     build_once(job.kind, job.recipe, build)

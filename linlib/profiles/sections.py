@@ -143,7 +143,7 @@ class FineTuningSettings(Settings):
 class EvaluationSettings(Settings):
     """What the pretrained Mistrals are asked: tasks, probes, and stories to tell."""
 
-    source: str
+    source: Literal["storyworld", "hub"]
     """Where the tasks are: "storyworld", or "hub" for the harness's stock tasks."""
     tasks: tuple[str, ...]
     """See `linlib.evaluate.tasks.COLUMNS`."""

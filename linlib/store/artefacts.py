@@ -21,10 +21,15 @@ def code_digest(*parts: str) -> str:
     """Digest of the source of some modules or packages of linlib, e.g. "linearity".
 
     In a recipe, it makes an artefact of older code another artefact.
+
+    Raises:
+        ValueError: linlib has no such part.
     """
     digest = hashlib.sha256()
     for part in parts:
         path = REPOSITORY / "linlib" / part
+        if not path.exists():
+            raise ValueError(f"linlib has no part '{part}' to take a digest of")
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

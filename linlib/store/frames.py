@@ -80,7 +80,13 @@ def load_frame(name: str, profile: str) -> pd.DataFrame:
                     f"{beside} is not the file that its provenance describes: it was edited, or a "
                     f"measurement was cut off; measure again with `make all PROFILE={profile}`"
                 )
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return pd.read_csv(
+            path,
+            keep_default_na=False,
+            na_values=[""],
+            lineterminator="\n",  # a lone carriage return is text
+            skip_blank_lines=False,  # so is a blank in a column of its own
+        )
 
 
 def _lock_of(folder: Path, name: str) -> str:

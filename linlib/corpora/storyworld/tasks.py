@@ -1,12 +1,12 @@
 """Questions about a passage of a story, in the columns of SuperGLUE; and the table of all tasks.
 
 Every answer follows from the story's record, and a passage is the paragraph that tells it, so that
-it fits the windows of small models. Most questions, and all of boolq's, ask how things stand, which
-small models can learn; there, but for multirc, the passage is only the beginning of the paragraph
-that tells it, and the question is always about the trouble: the passage makes it true or not. The
-others ask for one fact, which they must find, and whose false value is the same fact of another
-story; they name a true value as often as a false one. So a question says nothing about its label
-without its passage.
+it fits the windows of small models. Most questions, and all of boolq's, ask how the hero feels,
+which small models can learn; there, but for multirc, the passage is only the beginning of the
+paragraph that tells it, and the question is always about the trouble: the passage makes it true or
+not, so that whoever reads the passage alone can guess most labels, and whoever reads the question
+alone none. The others ask for one fact, which they must find, and whose false value is the same
+fact of another story; they name a true value as often as a false one.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from linlib.corpora.storyworld.stories import story_paragraphs
 
 NEUTRAL = 2  # of cb's labels, as in SuperGLUE: entailment, contradiction, neutral
 SHARE_OF_FACTS = 0.1  # of the questions
+FEELING = STATES[0]  # sad or happy: what every wording of both paragraphs tells
 
 
 def boolq(split: str, n_rows: int) -> Dataset:
@@ -188,7 +189,7 @@ def _claims(
         true = truths[number % len(truths)]
         true = rng.random() < 0.5 if true is None else true
         question = _question(record, rng, TROUBLE if true else ENDING, once, share_of_facts)
-        if question.about in STATES:
+        if question.about is FEELING:
             yield question, question.about.trouble, rng
         else:
             yield question, question.true if true else question.false, rng
@@ -205,4 +206,4 @@ def _question(
     if rng.random() < share_of_facts:
         facts = [fact for fact in FACTS if fact.once or not once]
         return about_fact(rng.choice(facts), record, rng)
-    return about_state(rng.choice(STATES), record, told_in)
+    return about_state(FEELING, record, told_in)
