@@ -92,13 +92,18 @@ class Plan:
         return load_file(self.texts / WINDOWS)
 
 
-def plan_of(profile: Profile, subject: Subject) -> Plan:
-    """Text, orders and moments of one model; what the store has is not made again."""
+def plan_of(profile: Profile, subject: Subject, every: Sequence[Order]) -> Plan:
+    """Text, orders and moments of one model; what the store has is not made again.
+
+    Args:
+        profile: prunes something.
+        subject: the model.
+        every: the orders; without any, single blocks can be left out.
+    """
     model, _ = subject.open(profile)
     settings, texts = profile.pruning, _texts(profile, subject)
     windows = load_file(texts / WINDOWS)
     like_test = windows[f"{LIKE_TEST} calibration"]
-    every = orders(settings)
     most = min(settings.most_removed, len(decoder_blocks(model)) - 1)
     recipe = recipe_of(subject, profile) | {"texts": texts.name, "most": most}
 

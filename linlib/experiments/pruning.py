@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from linlib.evaluate.harness import evaluate
 from linlib.evaluate.tasks import CHANCE
 from linlib.experiments.edits import DENSE, DISTILLED, REMOVED, REPLACED, Edit, measure_edits
-from linlib.experiments.plans import LINEAR, STORIES, Plan, plan_of
+from linlib.experiments.plans import LINEAR, STORIES, Order, Plan, orders, plan_of
 from linlib.experiments.subjects import Measurement, Subject, named_subjects, provenance
 from linlib.experiments.superglue import harness_tasks
 from linlib.intervals import binomial_interval, mean_interval
@@ -94,13 +94,21 @@ def pruning_settings(profile: Profile) -> PruningSettings:
     return profile.pruning
 
 
-def planned(profile: Profile, names: Sequence[str]) -> list[Plan]:
+def planned(
+    profile: Profile, names: Sequence[str], every: Sequence[Order] | None = None
+) -> list[Plan]:
     """Plans of some models of a profile, side by side.
+
+    Args:
+        profile: prunes something.
+        names: of its models, without its own name.
+        every: orders; None: all that are compared.
 
     Raises:
         ValueError: the profile has no such model.
     """
-    jobs = [(profile, subject) for subject in named_subjects(profile, names)]
+    every = orders(profile.pruning) if every is None else every
+    jobs = [(profile, subject, every) for subject in named_subjects(profile, names)]
     done = side_by_side(_plan, jobs, profile.pruning.workers)
     return list(tqdm(done, "orders", total=len(jobs), unit="model"))
 
@@ -175,7 +183,7 @@ def _edits_of_paper(profile: Profile, number: int) -> tuple[Edit, list[Edit]]:
     return Edit(plan, DENSE), edits
 
 
-def _plan(job: tuple[Profile, Subject]) -> Plan:
+def _plan(job: tuple[Profile, Subject, Sequence[Order]]) -> Plan:
     return plan_of(*job)
 
 

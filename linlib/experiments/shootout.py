@@ -152,7 +152,7 @@ def _blocks(profile: Profile) -> pd.DataFrame:
     """Criteria beside the loss that each block alone is worth, for every model of the zoo."""
     settings = profile.pruning
     names = [NAMES[kind] for kind in profile.zoo.models] if profile.zoo else settings.models
-    plans = planned(profile, names)
+    plans = planned(profile, names, every=())
     singles = {
         plan.subject.name: [
             Edit(plan, method, (block,))
