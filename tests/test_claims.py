@@ -207,3 +207,76 @@ def test_the_readme_shows_the_findings_of_the_committed_results():
     shown = README.read_text().partition(START)[2].partition(END)[0].strip()
     assert shown == findings_table("tiny", "notebooks")
     assert len(shown.splitlines()) == 2 + len(CLAIMS)
+
+
+def curves(added, n_removed=1):
+    """The same curve for both models: what removing blocks adds, with its interval."""
+    low, high = added
+    for name, model in (("fig6_pruning_first", "a"), ("fig7_pruning_second", "b")):
+        row = {"model": model, "method": "removed", "n_removed": n_removed}
+        row |= {"added": (low + high) / 2, "added_low": low, "added_high": high}
+        stored(name, pd.DataFrame([row]))
+
+
+@pytest.mark.parametrize(
+    ("added", "verdict"),
+    [((0.01, 0.05), "supported"), ((0.05, 0.15), "mixed"), ((0.2, 0.3), "contradicted")],
+)
+def test_removal_costs_little(added, verdict):
+    curves(added)
+    finding = CLAIMS["06_fig6_pruning_first"]("tiny")
+    assert finding.verdict == verdict
+    assert f"a {sum(added) / 2:+.2f} [{added[0]:+.2f}, {added[1]:+.2f}]" in finding.ours
+
+
+@pytest.mark.parametrize(
+    ("replaced", "distilled", "verdict"),
+    [
+        (-0.5, -0.1, "supported"),
+        (0.5, 0.1, "contradicted"),
+        (-0.5, 0.1, "mixed"),
+        (-0.5, 0.0, "mixed"),
+        (0.0, 0.0, "no difference shown"),
+    ],
+)
+def test_replacement_beats_removal(replaced, distilled, verdict):
+    noise = [-0.01, 0.01, -0.02, 0.02]
+    for name, model in (("fig6_pruning_first", "a"), ("fig7_pruning_second", "b")):
+        rows = [
+            {"model": model, "method": method, "n_removed": 1, "window": window, "loss": loss + e}
+            for method, loss, scale in (
+                ("removed", 5.0, 0),
+                ("replaced", 5.0 + replaced, 1),
+                ("replaced + distilled", 5.0 + replaced + distilled, 2),
+            )
+            for window, e in enumerate(scale * value for value in noise)
+        ]
+        stored(name, pd.DataFrame(rows), "_windows")
+    finding = CLAIMS["07_fig7_pruning_second"]("tiny")
+    assert finding.verdict == verdict
+    assert f"removed -> replaced: {-replaced:+.3f}" in finding.ours
+
+
+@pytest.mark.parametrize(
+    ("dense", "removed", "replaced", "distilled", "verdict"),
+    [
+        (0.9, 0.3, 0.5, 0.9, "supported"),
+        (0.9, 0.3, 0.3, 0.3, "contradicted"),
+        (0.9, 0.9, 0.9, 0.9, "mixed"),
+        (0.25, 0.1, 0.1, 0.25, "no difference shown"),
+    ],
+)
+def test_replacement_keeps_accuracy(dense, removed, replaced, distilled, verdict):
+    accuracies = {
+        "dense": dense,
+        "removed": removed,
+        "replaced": replaced,
+        "replaced + distilled": distilled,
+    }
+    rows = [
+        {"method": method, "n_removed": int(method != "dense"), "accuracy": share,
+         "low": share - 0.05, "high": share + 0.05, "chance": 0.25}
+        for method, share in accuracies.items()
+    ]  # fmt: skip
+    stored("fig8_pruning_accuracy", pd.DataFrame(rows))
+    assert CLAIMS["08_fig8_pruning_accuracy"]("tiny").verdict == verdict
