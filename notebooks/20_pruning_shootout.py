@@ -99,25 +99,29 @@ frame[["model", "order", "method", "n_removed", "removed", "added", "speedup"]].
 # %%
 models, methods, names = (list(like_test[c].unique()) for c in ("model", "method", "order"))
 means = like_test.groupby(["model", "method", "order", "n_removed"], sort=False)
-means = means[["perplexity", "speedup", "added"]].mean().reset_index()
-size = {"figsize": (3.0 * len(methods) + 2, 3.4 * len(models)), "sharey": "row", "sharex": True}
+means = means[["perplexity", "speedup"]].mean().reset_index()
+size = {"figsize": (3.0 * len(methods) + 2, 3.4 * len(models)), "sharex": True}
 fig, grid = plt.subplots(len(models), len(methods), squeeze=False, **size)
 for model, axes in zip(models, grid):
     for method, ax in zip(methods, axes):
         rows = means[(means["model"] == model) & (means["method"] == method)]
         plots.path_points(rows, "speedup", "perplexity", "order", ax, names)
-        ax.set(title=f"{model}\n{method}", xlabel="Measured speed-up", yscale="log")
-    axes[0].set_ylabel("Perplexity per token, held-out")
+        ax.set(title=f"{model}\n{method}", xlabel="Measured speed-up")
+    axes[0].set(ylabel="Perplexity per token, held-out", yscale="log")
     plots.plain_log_ticks(axes[0])
 
 # %% [markdown]
-# The dense model's perplexity is the reference in every panel: what the speed-up must not cost.
+# The dense model's perplexity is the reference in every panel: what the speed-up must not cost. The
+# first column has a logarithmic scale of its own, the others share one in each row.
 
 # %%
 dense = frame[frame["method"] == "dense"].set_index("model")["perplexity"]
 for model, axes in zip(models, grid):
+    mapped = means[(means["model"] == model) & (means["method"] != "removed")]["perplexity"]
     for ax in axes:
         ax.axhline(dense[model], ls=":", color=plots.NULL_COLOUR, label="dense model")
+    for ax in axes[1:]:
+        ax.set_ylim(0.97 * min(mapped.min(), dense[model]), 1.03 * max(mapped.max(), dense[model]))
 plots.legend(fig, grid[0, 0])
 plots.save(fig, figures_folder(profile) / "pruning_shootout")
 plots.show(fig)
