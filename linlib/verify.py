@@ -40,7 +40,9 @@ KEYS = (
     "method",
     "text",
     "n_removed",
+    "n_runs",
     "block",
+    "pair",
     "criterion",
 )
 
@@ -80,7 +82,7 @@ def compare_frames(stored: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
             where = ", ".join(map(str, moved.idxmax())) if moved.max() > 0 else ""
             largest = {"largest": moved.max(), "median": moved.median(), "where": where}
             rows.append({"column": column} | largest)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["column", "largest", "median", "where"])
 
 
 def main() -> None:
