@@ -66,7 +66,7 @@ moments = BlockMoments(8)
 moments.update(x, x @ weight + 3.0)
 found, shrunk = moments.delta_map(), moments.delta_map(ridge=1e9)
 exact = torch.allclose(found.weight, weight) and torch.allclose(found.bias, 0 * x[0] + 3)
-print(exact, float(shrunk.weight.abs().max().round(decimals=6)))
+exact, float(shrunk.weight.abs().max().round(decimals=6))
 
 # %% [markdown]
 # ## The measurement

@@ -58,7 +58,7 @@ remeasure = False
 
 # %% tags=["nbval-check-output"]
 low, high = binomial_interval(64, 256)
-print(round(low, 3), round(high, 3))
+round(low, 3), round(high, 3)
 
 # %% [markdown]
 # ## What is asked
@@ -68,7 +68,7 @@ print(round(low, 3), round(high, 3))
 
 # %% tags=["nbval-check-output"]
 question = load_task("storyworld", "arc_easy", "validation", 1)[0]
-print(question["question"], question["choices"]["text"], question["answerKey"])
+question["question"], question["choices"]["text"], question["answerKey"]
 
 # %% [markdown]
 # ## The measurement
