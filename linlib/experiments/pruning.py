@@ -189,14 +189,7 @@ def _plan(job: tuple[Profile, Subject, Sequence[Order]]) -> Plan:
 
 @dataclass(frozen=True)
 class _Answers:
-    """A pruned model and the task that it is asked.
-
-    Attributes:
-        edit: the model.
-        task: the harness's name.
-        definitions: its folder of task files.
-        batch_size: prompts at once.
-    """
+    """A pruned model; the harness's task that it is asked, and its folder; prompts at once."""
 
     edit: Edit
     task: str
