@@ -123,10 +123,10 @@ pruned.pivot(index="n_removed", columns="method", values="accuracy")[methods].ro
 # %% [markdown]
 # ## Verdict
 #
-# *Supported* where the distilled model's interval holds the dense model's accuracy at every number
-# of blocks and removal's does not at some; *contradicted* where neither distillation nor
-# replacement holds it anywhere; *no difference shown* where the dense model itself is not above
-# chance; *mixed* otherwise.
+# Accuracy is kept where the interval over questions does not end below the dense model's.
+# *Supported* where distillation keeps it at every number of blocks and removal loses it at some;
+# *contradicted* where neither distillation nor replacement keeps it at any; *no difference shown*
+# where the dense model itself is not above chance; *mixed* otherwise.
 
 # %%
 finding = replacement_keeps_accuracy(profile)

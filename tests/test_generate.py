@@ -110,6 +110,30 @@ def test_a_prompt_longer_than_the_window_is_seen_from_its_newest_half(model, tok
     assert told.text != decoded(tokenizer, told_by_hand(model, tokenizer, prompt, 12, 256))
 
 
+def test_a_text_near_the_edge_of_the_window_lets_go_before_it_is_full(model, tokenizer):
+    prompt = text_of_tokens(tokenizer, WINDOW - 2)
+    ids = ids_of(tokenizer, prompt)
+    assert 0 < WINDOW - len(ids) < WINDOW // 8
+    (told,) = complete(model, tokenizer, [prompt], sampling(max_new_tokens=1))
+    assert told.text == decoded(tokenizer, [most_likely(model, ids[-(WINDOW // 2) :])])
+    assert most_likely(model, ids[-(WINDOW // 2) :]) != most_likely(model, ids)
+
+
+def test_texts_of_many_lengths_share_their_rounds(model, tokenizer, monkeypatch):
+    rounds, generate = [], model.generate
+
+    def counted(*args, **options):
+        rounds.append(options["max_new_tokens"])
+        return generate(*args, **options)
+
+    monkeypatch.setattr(model, "generate", counted)
+    words = " ".join(PROMPTS).split()
+    prompts = [" ".join(words[: 1 + n % len(words)]) for n in range(20)]
+    complete(model, tokenizer, prompts, sampling(max_new_tokens=24))
+    assert len(rounds) <= -(-24 // (WINDOW // 8))
+    assert min(rounds[:-1], default=WINDOW) >= WINDOW // 8
+
+
 def test_the_shortest_window_sees_one_token(model, tokenizer):
     (told,) = complete(model, tokenizer, PROMPTS[:1], sampling(window=2, max_new_tokens=5))
     last = ids_of(tokenizer, PROMPTS[0])[-1]

@@ -13,6 +13,7 @@ import torch
 import yaml
 from datasets import Dataset
 from lm_eval.tasks import TaskManager
+from lm_eval.utils import env
 from test_models import tiny_config
 from transformers import AutoModelForCausalLM
 
@@ -586,3 +587,12 @@ def test_checking_a_definition_runs_nothing_of_it(tmp_path, model, tokenizer):
     with pytest.raises(ValueError, match=r"b.yaml lacks the keys"):
         evaluate(model, tokenizer, ["mine"], tmp_path)
     assert not ran.exists()
+
+
+def test_the_harness_has_its_own_templates_back(model, tokenizer, folder):
+    before = env.from_string
+    evaluate(model, tokenizer, ["local_copa"], folder, limit=2)
+    assert env.from_string == before
+    with pytest.raises(ValueError, match="there is no task 'nothing'"):
+        evaluate(model, tokenizer, ["nothing"], folder)
+    assert env.from_string == before

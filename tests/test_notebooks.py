@@ -30,6 +30,11 @@ PARTS = {
         ("fig5_probing", "tab2_superglue", "tab3_tinystories"), ("pretraining", "evaluation")
     ),
 }
+# Models of the figures about pruning; all others are about three and more.
+PRUNED = {
+    "fig6_pruning_first": 1, "fig7_pruning_second": 1, "fig8_pruning_accuracy": 1,
+    "pruning_shootout": 2,
+}  # fmt: skip
 
 
 def code_cells(notebook):
@@ -95,7 +100,7 @@ def test_committed_results_are_complete_and_have_provenance(name):
     frame, record = load_frame(name, "tiny"), load_provenance(name, "tiny")
     assert record["profile"] == "tiny" and record["seeds"] and record["wall_seconds"] > 0
     assert set(record["models"]) == set(frame["model"]) - {REFERENCE}
-    assert len(record["models"]) >= (1 if "pruning" in name else 3)
+    assert len(record["models"]) >= 3 or len(record["models"]) == PRUNED.get(name)
     assert len(record["corpus"]["sha256"]) == 64
     tiny = load_profile("tiny")
     for part in PARTS.get(name, ("zoo", "pretraining")):

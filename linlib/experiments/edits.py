@@ -92,11 +92,16 @@ class Edit:
         return pd.read_csv(self.folder / HISTORY)
 
     def open(self, dense: PreTrainedModel | None = None) -> PreTrainedModel:
-        """The pruned model, with its maps as they were fitted or trained ("folded" excepted).
+        """The pruned model, with its maps as they were fitted or trained.
 
         Args:
             dense: the dense model, if it is open already.
+
+        Raises:
+            ValueError: it is a folded one, whose weights are not kept.
         """
+        if self.method in (FOLDED, FOLDED_REFITTED):
+            raise ValueError(f"a '{self.method}' model is measured and not kept; build it anew")
         dense = dense or self.plan.subject.open(self.plan.profile)[0]
         if self._has_no_maps:
             return remove_blocks(dense, self.blocks)
@@ -111,16 +116,18 @@ class Edit:
         plan, settings = self.plan, self.plan.profile.pruning
         dense, _ = plan.subject.open(plan.profile)
         texts, batch_size = plan.windows(), settings.batch_size
-        fitting = {
-            "input_ids": texts[f"{self.text} calibration"],
-            "ridge": settings.ridge,
-            "refit": True,
-        }
         if self._has_no_maps:
             model = remove_blocks(dense, self.blocks)
         elif self._first_of_equals in (REFITTED, FOLDED_REFITTED):
-            method = "replace" if self.method == REFITTED else "fold"
-            model = prune(dense, self.blocks, method, batch_size=batch_size, **fitting)
+            model = prune(
+                dense,
+                self.blocks,
+                "replace" if self.method == REFITTED else "fold",
+                texts[f"{self.text} calibration"],
+                ridge=settings.ridge,
+                refit=True,
+                batch_size=batch_size,
+            )
         else:
             model = self._with_dense_maps(dense)
         if self.method == DISTILLED:

@@ -72,7 +72,10 @@ def label_outer(axes: np.ndarray) -> None:
 
 def plain_log_ticks(ax: Axes) -> None:
     """Write the ticks of a logarithmic axis as numbers, and some between the powers of ten."""
-    ax.yaxis.set_major_locator(LogLocator(10, subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    low, high = ax.get_ylim()
+    fine = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    subs = fine if high < 3 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    ax.yaxis.set_major_locator(LogLocator(10, subs=subs))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     ax.yaxis.set_minor_locator(NullLocator())
 

@@ -91,11 +91,13 @@ def collect_runs(
                 added = projected[run.start - 1].reshape(y.shape)  # OPT's is (n_tokens, d_model)
                 moments.projection[run].update(added[members], delta)
 
+    before = {run.start - 1 for run in projection}
+    watched = {block: output_projection(model, block) for block in before}  # all, or an error
     handles = [
-        output_projection(model, block).register_forward_hook(
+        module.register_forward_hook(
             lambda _module, _args, output, block=block: projected.update({block: output.clone()})
         )
-        for block in {run.start - 1 for run in projection}
+        for block, module in watched.items()
     ]
     try:
         batches = list(contiguous_batches(len(input_ids), batch_size))
