@@ -6,27 +6,32 @@ DEVICE  ?= cpu
 
 BIN       := .venv/bin
 READY     := .venv/.ready
-RUNS       = data/runs/$(PROFILE)
+ROOT       = $(or $(LINLIB_ROOT),.)
+NAME       = $(basename $(notdir $(PROFILE)))
+RUNS       = $(ROOT)/data/runs/$(NAME)
 NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/[0-9]*.py))))
 DRAW      := $(addprefix draw-,$(NOTEBOOKS))
 EXECUTE   := $(addprefix execute-,$(NOTEBOOKS))
+MEASURED   = $(NOTEBOOKS:%=$(RUNS)/%.done)
+CODE      := $(shell find linlib storyworld -name '*.py') requirements.lock
+# A profile is a name, or the path of a YAML file of one's own.
+PROFILE_FILE = $(if $(filter %.yaml %.yml,$(PROFILE)),$(PROFILE),linlib/profiles/$(PROFILE).yaml)
 
 export TOKENIZERS_PARALLELISM := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-# Notebooks are drawn two at a time, unless -j says otherwise; sub-makes take part in that.
-ifeq ($(MAKELEVEL)$(findstring j,$(firstword -$(MAKEFLAGS))),0)
-MAKEFLAGS += --jobs=2
-endif
+# A figure that fails does not stop the others; the exit status tells.
+MAKEFLAGS += --keep-going
 
 .DELETE_ON_ERROR:
-.PHONY: help env all measure figures report smoke test lint bench verify notebooks lab clean \
+.PHONY: help env all figures report smoke test lint bench verify notebooks lab clean wheel \
         $(DRAW) $(EXECUTE)
 
 help:  ## list the targets
-	@echo "make <target> [PROFILE=smoke|tiny|gpu|paper]   (now: $(PROFILE))"; echo
+	@echo "make <target> [PROFILE=smoke|tiny|gpu|paper|path/to/mine.yaml]   (now: $(PROFILE))"; echo
 	@sed -n 's/^\([a-z]*\):.*##/  \1 —/p' $(MAKEFILE_LIST)
+	@echo "  fig1 ... fig9, tab1 ... tab3 — measure and draw one alone"
 
 env: $(READY)  ## make .venv from requirements.lock
 
@@ -39,26 +44,42 @@ $(READY): requirements.lock pyproject.toml
 	  --no-build-isolation --editable .
 	@touch $@
 
-all: $(READY)  ## measure everything at PROFILE from scratch, draw it, report
-	$(MAKE) measure
-	$(MAKE) figures
-	$(MAKE) report
+all: $(RUNS)/README.done  ## measure and draw every figure that is not up to date, then report
+	@echo "everything at profile $(NAME) is up to date: $(ROOT)/figures/$(NAME)/README.md"
 
-measure: $(READY)  ## train what is missing, measure every figure, store the frames
-	$(BIN)/python -m linlib.experiments --profile $(PROFILE)
+$(RUNS)/README.done: $(MEASURED)
+	@$(BIN)/python -m linlib.report --profile $(PROFILE)
+	@touch $@
 
-figures: $(DRAW)  ## redraw every figure from the stored measurements; measure what is missing
+# One notebook is measured and drawn at a time; its line says how long it took and where it is.
+$(MEASURED): $(RUNS)/%.done: notebooks/%.py $(PROFILE_FILE) $(CODE) | $(READY)
+	@mkdir -p $(@D)
+	@$(BIN)/python -m linlib.run --profile $(PROFILE) --remeasure $*
+	@touch $@
+
+$(PROFILE_FILE):
+	@echo "error: there is no profile file $@"; exit 2
+
+# fig1, tab1, ...: each stands for the notebook of that figure or table.
+$(foreach name,$(NOTEBOOKS),$(eval .PHONY: $(word 2,$(subst _, ,$(name)))))
+$(foreach name,$(NOTEBOOKS),$(eval $(word 2,$(subst _, ,$(name))): $$(RUNS)/$(name).done))
+
+figures: $(READY)  ## redraw every figure from the stored measurements; measure what is missing
+	@$(MAKE) --no-print-directory --jobs=2 $(DRAW)
 
 $(DRAW): draw-%: $(READY)
-	@mkdir -p $(RUNS)
-	$(BIN)/jupytext --quiet --to ipynb --output $(RUNS)/.$*.ipynb notebooks/$*.py
-	$(BIN)/papermill --no-progress-bar $(RUNS)/.$*.ipynb $(RUNS)/$*.ipynb -p profile $(PROFILE)
+	@$(BIN)/python -m linlib.run --profile $(PROFILE) $*
 
 report: $(READY)  ## write figures/PROFILE/README.md: figures and provenance
-	$(BIN)/python -m linlib.report --profile $(PROFILE)
+	@$(BIN)/python -m linlib.report --profile $(PROFILE)
 
-smoke: $(READY)  ## the whole pipeline at the smallest scale, in a folder of its own
-	LINLIB_ROOT=$(CURDIR)/build/smoke $(MAKE) all PROFILE=smoke
+smoke: $(READY)  ## the whole pipeline at the smallest scale, compared with the golden frames
+	rm -rf build/smoke
+	LINLIB_ROOT=$(CURDIR)/build/smoke $(MAKE) --no-print-directory all PROFILE=smoke
+	$(BIN)/python -m linlib.verify --profile smoke --measured build/smoke
+
+verify: $(READY)  ## measure afresh in build/verify; fail, and say what moved, past tolerance
+	$(BIN)/python -m linlib.verify --profile $(PROFILE)
 
 test: $(READY)  ## all tests, the committed notebooks among them
 	$(BIN)/python -m pytest tests
@@ -73,10 +94,16 @@ bench: $(READY)  ## speed, memory and error beside the official code; DEVICE=cpu
 	$(BIN)/python benchmarks/bench.py --device $(DEVICE)
 	$(BIN)/python benchmarks/pruning.py
 
-verify: $(READY)  ## measure afresh and print what moved against the stored frames
-	$(BIN)/python -m linlib.verify --profile $(PROFILE)
+wheel: $(READY)  ## build a wheel, install it in a fresh environment, import it there
+	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/env
+	build/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint requirements.lock build/wheel/*.whl
+	cd build/wheel && env/bin/python -c "import linlib; print(linlib.load_profile('tiny').name)"
 
-notebooks: $(EXECUTE)  ## execute the committed notebooks again, from the stored measurements
+notebooks: $(READY)  ## execute the committed notebooks again, from the stored measurements
+	@$(MAKE) --no-print-directory --jobs=2 $(EXECUTE)
 
 $(EXECUTE): execute-%: $(READY)
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/$*.py

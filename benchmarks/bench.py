@@ -22,7 +22,7 @@ from scoring import METHODS, adversarial_states, float64_svd
 from tasks import random_model, random_windows
 
 from linlib.models import residual_stream
-from linlib.store.frames import code_commit
+from linlib.store import code_commit
 
 HERE = Path(__file__).parent
 THREADS = 2
@@ -39,14 +39,14 @@ def run_task(task: str, **arguments: object) -> dict:
 
 
 def against_target(what: str, value: float, limit: float, at_least: bool = False) -> list[str]:
-    """A line that says whether a target is reached."""
+    """Say in one line whether a target is reached."""
     reached = value >= limit if at_least else value <= limit
     wanted = f"at {'least' if at_least else 'most'} {limit:g}"
     return [f"{what}: {value:.3g}, target {wanted}: **{'reached' if reached else 'missed'}**.", ""]
 
 
 def heading(device: str) -> list[str]:
-    """What ran where."""
+    """The head of a page: what was run, and on which machine."""
     machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
     return [
         f"# Benchmarks ({device})",
@@ -168,7 +168,7 @@ def error_section(shape: str, n_tokens: int, device: str, dtype: str) -> list[st
 
 
 def regulariser_section() -> list[str]:
-    """What a regulariser adds to a training step."""
+    """The time that a regulariser adds to a training step."""
     shapes = [
         {"d_model": 128, "n_blocks": 8, "n_heads": 4, "batch_size": 16, "repeats": 40},
         {"d_model": 768, "n_blocks": 12, "n_heads": 12, "batch_size": 8, "repeats": 8},

@@ -1,4 +1,4 @@
-"""One measurement a process, so that peak memory is its own: prints one JSON object."""
+"""One measurement per process, so that peak memory is its own; writes one JSON object."""
 
 from __future__ import annotations
 
@@ -23,13 +23,9 @@ from transformers import (
 
 from linlib.linearity import BlockMoments
 from linlib.measure import linearity_profile
-from linlib.models import watch_blocks
-from linlib.models.stream import run_backbone
-from linlib.pretrain import parse_variant
-from linlib.pretrain.trainer import RegularisedTrainer
-from linlib.prune.cost import seconds_side_by_side
-from linlib.prune.remove import remove_blocks
-from linlib.training import has_fast_bf16
+from linlib.models import run_backbone, watch_blocks
+from linlib.pruning import remove_blocks, seconds_side_by_side
+from linlib.training import RegularisedTrainer, has_fast_bf16, parse_variant
 
 LENGTH = 128  # tokens in a window
 BATCH = 32  # windows in a forward pass
@@ -78,7 +74,7 @@ def peak_memory(device: str) -> float:
 
 
 def _reset_peak() -> None:
-    """Let the peak of resident memory begin anew (Linux)."""
+    """Reset the peak of resident memory (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -209,7 +205,7 @@ TASKS = {
 
 
 def main() -> None:
-    """Run one task with JSON arguments and print its result as JSON."""
+    """Run one task with JSON arguments and write its result as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("arguments", type=json.loads)

@@ -1,45 +1,63 @@
-"""Independent work side by side: processes of one thread each."""
+"""Independent work side by side: processes of one thread each, through the store."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import torch
-from joblib import Parallel, delayed, parallel_config
+from tqdm.auto import tqdm
 
-from linlib.store import root
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from linlib import store
 
 
 def side_by_side(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[Result]:
-    """Apply a function to items in several processes; results in their order, as they come.
+    function: Callable,
+    items: Sequence[Mapping[str, object]],
+    workers: int = 1,
+    label: str = "models",
+) -> list:
+    """Call a function once per item, as `store.cached` does, in several processes.
 
-    A single worker is this very process. Small models train faster two side by side than one
-    after the other on two threads.
+    What the store has is not computed again, equal items are computed once, and a run that was
+    stopped goes on with what is missing. Small models train faster two side by side, one thread
+    each, than one after the other on two threads.
 
     Args:
-        function: of a module, so that other processes find it.
-        items: what it is applied to.
-        workers: processes.
+        function: a function of a module, so that other processes find it.
+        items: keyword arguments; they must pickle, so pass folders of models and not models.
+        workers: processes; 1 computes in this very process.
+        label: what the progress bar counts.
+
+    Returns:
+        The values in the order of the items.
     """
-    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
-        yield from Parallel(return_as="generator")(
-            delayed(_in_one_thread)(function, item, root()) for item in items
-        )
+    places = [store.artefact(function, **item) for item in items]
+    missing = {
+        place.key: item
+        for place, item in zip(places, items, strict=True)
+        if not place.folder.is_dir()
+    }
+    if missing:
+        from joblib import Parallel, delayed, parallel_config
+
+        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+            calls = (
+                delayed(_in_one_thread)(function, item, store.root()) for item in missing.values()
+            )
+            done = Parallel(return_as="generator_unordered")(calls)
+            for _ in tqdm(done, label, total=len(missing), leave=False):
+                pass
+    return [place.load() for place in places]
 
 
-def _in_one_thread(function: Callable[[Item], Result], item: Item, store_root: Path) -> Result:
-    os.environ["LINLIB_ROOT"] = str(store_root)  # a worker may have begun before it was set
+def _in_one_thread(function: Callable, item: Mapping[str, object], root: Path) -> None:
+    import torch
+
+    os.environ["LINLIB_ROOT"] = str(root)  # a worker may have begun before it was set
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return function(item)
+        store.cached(function, **item)
     finally:
         torch.set_num_threads(n_threads)

@@ -1,4 +1,4 @@
-"""`python -m linlib.report`: one page a profile, every figure with where its numbers came from."""
+"""`python -m linlib.report`: one page per profile, each figure with the source of its numbers."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from pathlib import Path
 
 from linlib.claims import findings_table
 from linlib.profiles import load_profile
-from linlib.store import figures_folder, load_frame, load_provenance, results_folder
-from linlib.store.frames import write_atomically
-from linlib.store.paths import REPOSITORY, root
+from linlib.store import (
+    REPOSITORY,
+    figures_folder,
+    load_frame,
+    load_provenance,
+    results_folder,
+    root,
+    write_atomically,
+)
 
 README_PROFILE = "tiny"  # whose findings the project's README shows
 START, END = "<!-- findings -->", "<!-- end of findings -->"
 
 
-def write_report(profile: str) -> Path:
-    """Write `figures/<profile>/README.md` from the stored frames.
+def write_report(profile: str, description: str) -> Path:
+    """Write `figures/<profile>/README.md` from the stored frames and the profile's description.
 
     Raises:
         ValueError: a stored frame has no provenance.
         FileNotFoundError: nothing was measured at this profile.
     """
-    settings = load_profile(profile)
-    names = sorted(path.stem for path in results_folder(profile).glob("*.csv"))
+    names = sorted(path.stem for path in results_folder(profile).glob("*.json"))
     if not names:
         raise FileNotFoundError(
             f"nothing was measured at profile '{profile}'; run `make all PROFILE={profile}`"
         )
-    lines = [f"# Results at profile `{profile}`", "", f"{settings.description}.", ""]
+    lines = [f"# Results at profile `{profile}`", "", f"{description}.", ""]
     lines += [findings_table(profile, "../../notebooks"), ""]
     for name in names:
         lines += _section(name, profile)
@@ -53,19 +58,21 @@ def update_readme(readme: Path, profile: str) -> None:
 
 
 def _section(name: str, profile: str) -> list[str]:
-    frame, record = load_frame(name, profile), load_provenance(name, profile)
-    corpus, packages = record["corpus"], record["packages"]
+    record = load_provenance(name, profile)
     figures = sorted(figures_folder(profile).glob(f"{name}*.png"))
     tables = sorted(figures_folder(profile).glob(f"{name}.md"))
+    files = [f"`{file}.csv` ({len(load_frame(file, profile))} rows)" for file in record["keys"]]
+    corpora = [f"{text} (sha256 {sha256[:12]})" for text, sha256 in record["corpora"].items()]
+    packages = [f"{package} {record['packages'][package]}" for package in ("torch", "transformers")]
     return [
         f"## {name}",
         "",
         *(table.read_text() for table in tables),
         *(f"![{figure.stem}]({figure.name})\n" for figure in figures),
-        f"`data/results/{profile}/{name}.csv`: {len(frame)} rows. Measured {record['measured_at']} "
-        f"on {record['device']} in {record['wall_seconds']} s, seeds {record['seeds']}, on "
-        f"{corpus['split']} {corpus['name']} (sha256 {corpus['sha256'][:12]}), torch "
-        f"{packages['torch']}, transformers {packages['transformers']}, commit {record['commit']}.",
+        f"In `data/results/{profile}/`: {', '.join(files)}. Measured {record['measured_at']} on "
+        f"{record['device']} in {record['wall_seconds']} s (what came from the cache had taken "
+        f"{record['cached_seconds']} s), on {', '.join(corpora)}, {', '.join(packages)}, commit "
+        f"{record['commit']}.",
         "",
     ]
 
@@ -73,12 +80,12 @@ def _section(name: str, profile: str) -> list[str]:
 def main() -> None:
     """Write the report of a profile."""
     parser = argparse.ArgumentParser(prog="python -m linlib.report", description=main.__doc__)
-    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--profile", default="tiny", help="a name, or the path of a YAML file")
     try:
-        profile = parser.parse_args().profile
-        print(write_report(profile))
-        if profile == README_PROFILE and root() == REPOSITORY:
-            update_readme(REPOSITORY / "README.md", profile)
+        profile = load_profile(parser.parse_args().profile)
+        write_report(profile.name, profile.description)
+        if profile.name == README_PROFILE and root() == REPOSITORY:
+            update_readme(REPOSITORY / "README.md", profile.name)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
 

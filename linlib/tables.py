@@ -1,4 +1,4 @@
-"""Tables for reading: means with their spread, written as CSV, Markdown and LaTeX."""
+"""Tables for readers: means with their spread, written as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from linlib.store.frames import write_atomically
+from linlib import store
 
 BOLD = re.compile(r"\*\*(.*)\*\*")
 
 
 def mean_and_sd(values: Sequence[float], digits: int = 3, sign: str = "+") -> str:
-    """Mean and standard deviation over seeds, e.g. "+0.012 ± 0.004"; empty without a value.
+    """Mean and standard deviation over seeds, such as "+0.012 ± 0.004"; "" where there is no value.
 
     Args:
-        values: one a seed.
-        digits: behind the point.
-        sign: "+" shows that of positive means too, "" does not.
+        values: one value per seed; NaN is left out.
+        digits: number of decimals.
+        sign: "+" writes the sign of positive means too, "" does not.
     """
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
@@ -38,14 +38,14 @@ def spread_table(
     digits: int = 3,
     sign: str = "+",
 ) -> pd.DataFrame:
-    """Mean and standard deviation of a value in every cell, in the order of the frame.
+    """Mean and standard deviation of a value in each cell, in the order of the frame.
 
     Args:
-        frame: one row an observation.
-        rows: columns that make a row of the table.
-        columns: the column whose values become the table's columns.
-        value: the column summarised.
-        digits: behind the point.
+        frame: one row per observation.
+        rows: the columns whose values become the rows of the table.
+        columns: the column whose values become the columns of the table.
+        value: the column that is summarised.
+        digits: as in `mean_and_sd`.
         sign: as in `mean_and_sd`.
     """
     cells = frame.groupby([*rows, columns], sort=False)[value]
@@ -56,10 +56,10 @@ def spread_table(
 
 
 def best_of_column(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, the highest number of each column **bold**, as Markdown has it.
+    """The table as text, with the highest number of each column in **bold** (Markdown).
 
-    A cell's number is the first that stands in it, such as the mean of "56.0 ± 1.2". Equals of the
-    best are bold too.
+    The number of a cell is the first one in it, such as the mean in "56.0 ± 1.2". Cells that equal
+    the best are bold too.
     """
     texts = table.map(lambda cell: "" if cell is None else str(cell))
     numbers = texts.map(lambda text: float(text.split()[0]) if text else np.nan)
@@ -78,7 +78,7 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
         "tex": latex.to_latex(index=False),
     }
     for ending, text in texts.items():
-        write_atomically(path.with_name(f"{path.name}.{ending}"), text)
+        store.write_atomically(path.with_name(f"{path.name}.{ending}"), text)
 
 
 def _plain(cell: object) -> object:
@@ -86,9 +86,7 @@ def _plain(cell: object) -> object:
 
 
 def _for_latex(cell: object) -> str:
-    return (
-        BOLD.sub(r"\\textbf{\1}", str(cell))
-        .replace("%", r"\%")
-        .replace("_", r"\_")
-        .replace("±", r"$\pm$")
-    )
+    text = BOLD.sub(r"\\textbf{\1}", str(cell))
+    for character, latex in {"%": r"\%", "_": r"\_", "±": r"$\pm$"}.items():
+        text = text.replace(character, latex)
+    return text

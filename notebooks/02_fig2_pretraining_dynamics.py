@@ -15,11 +15,11 @@
 # # Figure 2 · Does pretraining make a decoder less linear?
 #
 # **The paper's claim.** As models are pretrained, the linearity of the main stream falls gradually,
-# averaged over layers, in every model that the authors follow.
+# averaged over layers, in all models that the authors follow.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3.2 and Figure 2.)
 #
 # **Cost.** `smoke` and `tiny`: seconds once the models are trained (see notebooks 01 and 04). `gpu`
-# and `paper` download every checkpoint that they follow, by its revision on the hub.
+# and `paper` download each checkpoint that they follow, by its revision on the hub.
 
 # %% [markdown]
 # ## The formula
@@ -36,11 +36,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from linlib import plots
-from linlib.experiments import obtain
-from linlib.linearity import BlockMoments
-from linlib.profiles import load_profile
-from linlib.store import figures_folder
+import linlib
+from linlib import plots, store, training
+from linlib.measure import layer_passes
 
 plots.use_style()
 
@@ -52,15 +50,15 @@ remeasure = False
 # ## A check on known ground
 #
 # A falling score with residual can mean two different things: the contribution becomes less linear,
-# or it only becomes *larger* beside the stream. Here the contribution is the same pure noise both
-# times, and never linear at all; tripling it is enough to lower the score with residual, while the
-# score without residual stays at the null value $d/(n-1)$. So both are followed, and the identity
-# score $1 - \lVert\Delta\rVert^2/\lVert Y\rVert^2$ beside them.
+# or it only becomes *larger* relative to the stream. Here the contribution is the same pure noise
+# both times, and never linear at all; tripling it is enough to lower the score with residual, while
+# the score without residual stays at the null value $d/(n-1)$. So both are followed, together with
+# the identity score $1 - \lVert\Delta\rVert^2/\lVert Y\rVert^2$.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
 x, noise = torch.randn(2, 5000, 50, generator=generator)
-small, large = BlockMoments(50), BlockMoments(50)
+small, large = linlib.BlockMoments(50), linlib.BlockMoments(50)
 small.update(x, 0.3 * noise)
 large.update(x, 0.9 * noise)
 names = ["linearity_score", "linearity_no_residual", "identity_score"]
@@ -69,19 +67,72 @@ names = ["linearity_score", "linearity_no_residual", "identity_score"]
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, seed, step, layer and token group. The zoo reads docstring prose and stories from
-# one seed; the plain Mistral twin reads stories from several, so it alone has a band, a 95%
-# interval over seeds, with its seeds as thin lines. Hub models have one seed by nature.
+# Three kinds of pretraining are followed. The **zoo** is a set of small decoders of different
+# architectures, trained here from one seed; all checkpoints of their training were kept, at steps
+# 1, 2, 4, 8 and so on. **Published pretrainings** are followed by the revisions of their
+# repositories, where the profile names any. Each of these checkpoints is opened, reads the same
+# windows of held-out text, and has the linearity of its blocks measured, in float32 or in the
+# profile's dtype. The plain **Mistral** twin of Figure 4 is trained from several seeds; the
+# checkpoints of its runs are measured in the same way, in float32, on held-out windows of its own
+# corpus (`measurements`).
 
 # %%
-settings = load_profile(profile)
-frame = obtain("fig2_pretraining_dynamics", settings, remeasure)
+settings = linlib.load_profile(profile)
+sizes = settings.measure
+heldout = {"split": "heldout", "length": sizes.length, "n_windows": sizes.checkpoint_windows}
+measuring = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
+
+# %% [markdown]
+# A profile may have any of the three kinds; one that has none of them cannot measure this figure.
+# Of the scores, those below are kept: with and without residual, in sample and held out, beside the
+# identity score and the null value. A large model is measured a few layers at a time
+# (`layer_passes`), so that the moments of these layers fit in memory; the numbers are the same.
+
+# %%
+if not (settings.zoo or settings.checkpoints):
+    settings.require("pretraining", "Figure 2")
+COLUMNS = ["model", "seed", "step", "layer", "depth", "tokens", "linearity_score"]
+COLUMNS += ["linearity_no_residual", "identity_score", "null_score", "heldout_score"]
+COLUMNS += ["heldout_no_residual", "n_tokens", "d_model"]
+
+
+# %%
+def measure():
+    sources = {}
+    for label, folder in training.train_zoo(settings).items():
+        for step, checkpoint in training.checkpoints(folder).items():
+            sources[label, step] = {"name_or_path": checkpoint, "device": settings.device}
+    for followed in settings.checkpoints:
+        for step, place in followed.checkpoints.items():
+            sources[followed.label, step] = training.source_of(settings, followed, place)
+
+    frames = []
+    for (label, step), source in sources.items():
+        model, tokenizer = linlib.load(**source)
+        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)
+        for layers in layer_passes(model, sizes.layers_per_pass):
+            scores = linlib.linearity_profile(model, windows, layers=layers, **measuring)
+            frames.append(scores.assign(model=label, seed=settings.seed, step=step))
+    if settings.pretraining:
+        size = next(iter(settings.pretraining.runs))
+        runs = training.train_variants(settings, variants=["plain"], sizes=[size])
+        for run, along in zip(runs, training.measurements(settings, runs)):
+            frames.append(along.assign(model=f"Mistral ({settings.name})", seed=run.seed))
+    return pd.concat(frames)[COLUMNS].sort_values(COLUMNS[:6])
+
+
+# %% [markdown]
+# One row per model, seed, step, layer and token group. The Mistral alone has several seeds, and so
+# a band: a 95% interval over seeds, with its seeds as thin lines. Published models have one seed.
+
+# %%
+frame = linlib.result("fig2_pretraining_dynamics", measure, settings, remeasure)
 frame.round(3).head()
 
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, every line in the left panel falls from left to right. Step 0 is the model at
+# If the claim holds, all lines in the left panel fall from left to right. Step 0 is the model at
 # initialisation, which hub checkpoints rarely include.
 
 # %%
@@ -92,15 +143,15 @@ plots.dynamics_lines(everything, "linearity_no_residual", right)
 left.set(title="Linearity score", ylabel="Score, mean over layers")
 right.set(title="Linearity score w/o residual")
 plots.legend(fig, left)
-plots.save(fig, figures_folder(profile) / "fig2_pretraining_dynamics")
+plots.save(fig, store.figures_folder(settings.name) / "fig2_pretraining_dynamics")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
 # Steps are on a logarithmic axis, with a place for step 0. Below, the same two scores on held-out
-# windows (upper row) show that the fall is no matter of fitting, and the lower row leaves out the
-# first token of every window, where attention sinks form during training: a massive first state
+# windows (upper row) show that the fall does not come from fitting, and the lower row leaves out
+# the first token of each window, where attention sinks form during training: a massive first state
 # raises the score of everything around it.
 
 # %%
@@ -114,15 +165,15 @@ for row, (tokens, title) in zip(axes, controls.items()):
     row[1].set(title=f"Held-out score w/o residual ({title})")
 plots.label_outer(axes)
 plots.legend(fig, axes[0, 0])
-plots.save(fig, figures_folder(profile) / "fig2_pretraining_dynamics_controls")
+plots.save(fig, store.figures_folder(settings.name) / "fig2_pretraining_dynamics_controls")
 plots.show(fig)
 
 # %% [markdown]
 # ## Paper beside ours
 #
 # The paper shows this figure without numbers, and says that the score with residual falls for all
-# models. Ours, as means over layers (and seeds): at initialisation, at the highest point, and at
-# the end.
+# models. Our scores are means over layers (and seeds): at initialisation, at the highest point, and
+# at the end.
 
 # %%
 scores = ["linearity_score", "linearity_no_residual", "identity_score"]
@@ -133,8 +184,8 @@ means.groupby("model").agg(["first", "max", "last"]).round(3)
 # ## Verdict
 #
 # Two readings of "falls": by order, as Spearman's rank correlation of the mean score with the step
-# from step 1 on (at $-1$ a score falls at every checkpoint), and by the change from step 1 to the
-# end. The verdict in the README asks for the second, in every model; step 1 is still close to the
+# from step 1 on (at $-1$ a score falls at each checkpoint), and by the change from step 1 to the
+# end. The verdict in the README requires the second, in all models; step 1 is still close to the
 # initialisation, so a score that rises first and falls later can fail it.
 
 # %%
@@ -146,9 +197,9 @@ pd.concat({"rank": ranks[scores], "change": change}, axis=1).round(2)
 # %% [markdown]
 # ## Deviations
 #
-# - At `smoke` and `tiny` a pretraining is minutes long, from initialisation on; the paper follows
-#   open models over their whole pretraining.
-# - The zoo has one seed a model, and so no interval: its lines agree or disagree by their number.
+# - At `smoke` and `tiny` a pretraining takes minutes, starting from initialisation; the paper
+#   follows open models over their whole pretraining.
+# - The zoo has one seed per model, and so no interval: what counts is how many of its lines agree.
 # - The paper does not say on which text the checkpoints were scored; ours is held-out text of the
 #   kind that the model was trained on, or WikiText for hub models.
 # - `gpu` and `paper` need the checkpoints as safetensors; a revision that has only pickled weights

@@ -18,12 +18,12 @@
 # stream that it is added to, and this is why adjacent layers are so nearly linear and so closely
 # aligned in cosine. ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3 and Figure 3.)
 #
-# **Cost.** Seconds a model once the models are there; see notebook 01 for how they come about.
+# **Cost.** Seconds per model once the models are there; notebook 01 says where they come from.
 
 # %% [markdown]
 # ## The formula
 #
-# For every token, the state $h_{l-1}$ that enters block $l$ and the block's contribution
+# For each token, the state $h_{l-1}$ that enters block $l$ and the block's contribution
 # $\Delta_l = h_l - h_{l-1}$ give
 #
 # $$r_l = \frac{\lVert\Delta_l\rVert_2}{\lVert h_{l-1}\rVert_2}, \qquad
@@ -33,13 +33,15 @@
 # statement about single tokens, and not about the cloud that they form.
 
 # %%
+import gc
+
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 
-from linlib import plots
-from linlib.experiments import obtain
-from linlib.profiles import load_profile
-from linlib.store import figures_folder
+import linlib
+from linlib import plots, store, training
+from linlib.measure import stream_norms
 
 plots.use_style()
 
@@ -52,8 +54,8 @@ remeasure = False
 #
 # In high dimension two independent directions are nearly orthogonal. A contribution of relative
 # norm $r$ in a random direction then leaves a cosine of about $1/\sqrt{1 + r^2}$: even a block
-# that writes half as much as the stream holds turns it by little. High cosine alone is a weak sign
-# of linearity.
+# that adds half as much as the stream holds turns it only a little. A high cosine alone is a weak
+# sign of linearity.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
@@ -65,12 +67,35 @@ cosines = [torch.cosine_similarity(stream, stream + r * direction).mean().item()
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, layer, token group and quantity; quartiles are over tokens, norms in the units of
-# the residual stream.
+# The models of Figure 1 read the same held-out windows as there, each model in turn. After each
+# block, four quantities are taken for each token: the norm of the block's input, the norm of its
+# contribution, the ratio of the two, and the cosine of input and output.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("fig3_norms", settings, remeasure)
+settings = linlib.load_profile(profile)
+
+
+# %%
+def measure():
+    frames, sizes = {}, settings.measure
+    for name, source in training.models_of(settings).items():
+        model, tokenizer = linlib.load(**source)
+        windows = linlib.token_windows(
+            settings.corpus, tokenizer, length=sizes.length, n_windows=2 * sizes.n_windows
+        )[: sizes.n_windows]
+        frames[name] = stream_norms(model, windows, batch_size=sizes.batch_size)
+        del model
+        gc.collect()  # each model is freed before the next is opened
+    return pd.concat(frames, names=["model"]).droplevel(-1).reset_index()
+
+
+frame = linlib.result("fig3_norms", measure, settings, remeasure)
+
+# %% [markdown]
+# The frame has one row per model, layer, token group and quantity; quartiles are over tokens, and
+# norms are in the units of the residual stream.
+
+# %%
 frame.round(3).head()
 
 # %% [markdown]
@@ -88,15 +113,15 @@ for ax, model in zip(axes, models):
     plots.norm_lines(inside[inside["model"] == model], ax).set(title=model)
 fig.supylabel(r"$L_2$ norm of a token's state (median, quartiles)")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "fig3_norms")
+plots.save(fig, store.figures_folder(settings.name) / "fig3_norms")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
-# The bands hold the middle half of all tokens. Where the red line meets the blue one, a block
-# writes as much as was there before, and no small-update argument explains its linearity. Early
-# blocks are the place to look: the embeddings that they read are small.
+# The bands hold the middle half of all tokens. Where the red line meets the blue one, a block adds
+# as much as the stream held before, and no argument of small updates explains its linearity. This
+# happens in early blocks first, since the embeddings that they read are small.
 #
 # The same numbers as a ratio, and the cosine of adjacent states, for all models together:
 
@@ -109,14 +134,14 @@ left.set(title="Relative size of the contribution", yscale="log")
 left.set(ylabel=r"$\|\Delta_l\| \; / \; \|h_{l-1}\|$")
 right.set(title="Cosine of adjacent states", ylabel=r"$\cos(h_{l-1}, h_l)$", ylim=(None, 1.02))
 plots.legend(fig, left)
-plots.save(fig, figures_folder(profile) / "fig3_norms_ratio")
+plots.save(fig, store.figures_folder(settings.name) / "fig3_norms_ratio")
 plots.show(fig)
 
 # %% [markdown]
 # ## Paper beside ours
 #
-# The paper shows this figure without numbers, so there is nothing to compare digit by digit. Our
-# medians, averaged over layers:
+# The paper shows this figure without numbers, so digits cannot be compared. These are our medians,
+# averaged over layers:
 
 # %%
 ours = frame.query("quantity in ['ratio', 'cosine']")
@@ -125,7 +150,7 @@ ours.pivot_table(index="model", columns=["quantity", "tokens"], values="median")
 # %% [markdown]
 # ## Verdict
 #
-# The claim is about size, so we count: in how many layers is the median contribution smaller than
+# The claim is about size, so we count layers: in how many is the median contribution smaller than
 # half of the stream, and in how many is it larger than the whole?
 
 # %%

@@ -19,13 +19,13 @@
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 4 and Figure 4; its text refers to
 # Figures 4 and 5 with their numbers swapped.)
 #
-# **Cost.** `smoke` seconds, `tiny` about ten minutes on two CPU cores (every variant from several
+# **Cost.** `smoke` seconds, `tiny` about ten minutes on two CPU cores (each variant from several
 # seeds), `gpu` and `paper` are estimated at a day and a week: they pretrain 150M and 650M models.
 
 # %% [markdown]
 # ## The formula
 #
-# With $h_i$ what leaves block $i$, before the final norm, the loss gains one of two terms, summed
+# With $h_i$ the output of block $i$, before the final norm, the loss gains one of two terms, summed
 # over adjacent blocks and averaged over tokens:
 #
 # $$L_\mathrm{MSE} = \lambda \sum_i \mathrm{mean}\,\lVert h_i - h_{i-1}\rVert^2, \qquad
@@ -35,14 +35,12 @@
 
 # %%
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 
-from linlib import plots
-from linlib.experiments import obtain
-from linlib.intervals import over_seeds, paired_differences
-from linlib.pretrain.regularise import Regulariser
-from linlib.profiles import load_profile
-from linlib.store import figures_folder, load_frame
+import linlib
+from linlib import plots, store, training
+from linlib.stats import over_seeds, paired_differences
 
 plots.use_style()
 
@@ -54,45 +52,82 @@ remeasure = False
 # ## A check on known ground
 #
 # Three "layers" of the same random state, each twice the one before, point in one direction: the
-# cosine term is 0 and the MSE term is not. So the cosine term leaves the *size* of a block's
-# contribution free, and punishes only its turning away from the stream.
+# cosine term is 0 and the MSE term is not. So the cosine term does not constrain the *size* of a
+# block's contribution, and penalises only a change of direction of the stream.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
 state = torch.randn(4, 16, 64, generator=generator)
 layers = [state, 2 * state, 4 * state]
-terms = {kind: Regulariser(kind, 0.5)(layers).item() for kind in ("cosine", "mse")}
+terms = {kind: linlib.Regulariser(kind, 0.5)(layers).item() for kind in ("cosine", "mse")}
 {kind: round(abs(term), 2) for kind, term in terms.items()}
-
-# %% [markdown]
-# ## The control comes first
-#
-# An under-trained plain model is a weak control. Its learning rate and initialisation were chosen
-# by validation loss alone, before anybody looked at linearity, from a seed that is not compared
-# below. The first size was tuned, and the other takes over its choice; every variant is trained
-# with the recipe of the *plain* model. A choice on the edge of the grid says that the grid is too
-# small.
-
-# %%
-settings = load_profile(profile)
-frame = obtain("fig4_regularised_linearity", settings, remeasure)
-sweep = load_frame("fig4_regularised_linearity_sweep", profile)
-sweep.drop(columns="seed").round(4)
 
 # %% [markdown]
 # ## The measurement
 #
-# One row a size, variant, seed, layer and token group, at the end of training, on held-out text.
+# Each variant is pretrained from several seeds on the same text. A seed fixes the initialisation
+# and the order of the data, whatever the variant, so that variants can be compared in pairs. After
+# the training, all its checkpoints (steps 0, 1, 2, 4, 8, ..., and at regular intervals) read
+# held-out windows of the same corpus, on which their linearity and their loss are measured
+# (`measurements`).
+#
+# An under-trained plain model is a weak control, so the control comes first: the learning rate and
+# the initialisation are chosen by the validation loss of the plain model alone (`tune_plain`),
+# before linearity is considered, from a seed that is not compared below. The first size is tuned,
+# and the other takes over its choice; each variant is then trained with the settings of the *plain*
+# model (`train_variants`, which calls `tune_plain` itself).
 
 # %%
+settings = linlib.load_profile(profile)
+settings.require("pretraining", "Figure 4")
+LABELS = ["model", "size", "variant", "seed"]
+SCORES = ["linearity_score", "linearity_no_residual", "identity_score"]
+SCORES += ["heldout_score", "heldout_no_residual", "null_score"]
+
+
+# %%
+def measure():
+    _, sweep = training.tune_plain(settings)
+    runs = training.train_variants(settings)
+    measured = zip(runs, training.measurements(settings, runs))
+    layers = pd.concat(frame.assign(**run.labels) for run, frame in measured)
+
+    last = layers[layers["step"] == layers["step"].max()]
+    where, counts = ["layer", "depth", "tokens"], ["n_tokens", "d_model"]
+    last = last[[*LABELS, *where, *SCORES, *counts, "validation_loss"]]
+
+    each = layers.groupby([*LABELS[1:], "step", "tokens"], sort=False)
+    along = each[[*SCORES, "validation_loss"]].mean().reset_index()
+    return {
+        "": last,
+        "_training": along,
+        "_comparison": training.compare_at_equal_loss(along),
+        "_sweep": sweep,
+    }
+
+
+# %% [markdown]
+# Four frames: the scores of each layer at the end of training; their means over layers along
+# training; the runs at equal steps and at equal loss; and the sweep of the control. The first has
+# one row per size, variant, seed, layer and token group.
+
+# %%
+frame = linlib.result("fig4_regularised_linearity", measure, settings, remeasure)
 frame.round(3).head()
+
+# %% [markdown]
+# The sweep of the plain model. A choice on the edge of the grid means that the grid is too small.
+
+# %%
+sweep = store.load_frame("fig4_regularised_linearity_sweep", settings.name)
+sweep.drop(columns="seed").round(4)
 
 # %% [markdown]
 # ## What to expect
 #
 # If the claim holds, the cosine line lies below the plain one at every depth, and their bands (95%
-# intervals over seeds) do not touch. Thin lines are single seeds; the dotted line is what noise
-# would score.
+# intervals over seeds) do not touch. Thin lines are single seeds; the dotted line is the score of
+# noise.
 
 # %%
 everything = frame.query("tokens == 'all'")
@@ -105,7 +140,7 @@ for ax, size in zip(axes, sizes):
     ax.set(title=size, xlabel="Normalized depth (layer / L)", xlim=(0, 1.03), ylim=(0, 1.04))
 axes[0].set_ylabel("Linearity score w/o residual")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "fig4_regularised_linearity")
+plots.save(fig, store.figures_folder(settings.name) / "fig4_regularised_linearity")
 plots.show(fig)
 
 # %% [markdown]
@@ -113,51 +148,51 @@ plots.show(fig)
 #
 # The difference need not keep its sign: it is shown along the whole run, as the regularised model
 # minus the plain model of the same seed, mean over layers, with a 95% interval over seeds. Above
-# the line the regulariser makes a model *more* linear.
+# zero, the regulariser makes a model *more* linear.
 
 # %%
-training = load_frame("fig4_regularised_linearity_training", profile)
-training = training.query("tokens == 'all'")
+along = store.load_frame("fig4_regularised_linearity_training", settings.name)
+along = along.query("tokens == 'all'")
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
 for ax, size in zip(axes, sizes):
-    group = training[training["size"] == size]
+    group = along[along["size"] == size]
     differences = paired_differences(group, ["size", "step"], "linearity_no_residual")
     plots.difference_lines(differences, "variant", ax, groups=variants)
     plots.step_axis(ax, group["step"].max()).set(title=size)
 axes[0].set_ylabel("Score w/o residual, minus plain")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "fig4_regularised_linearity_training")
+plots.save(fig, store.figures_folder(settings.name) / "fig4_regularised_linearity_training")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
 # The regulariser may also change how *fast* a model learns, and linearity falls with learning. To
-# tell the two apart, here is the score against the validation loss reached: if the lines of two
-# variants lie on each other, the regulariser moved a model along the same path and did nothing
-# else. Training runs from right to left.
+# separate the two effects, this figure shows the score against the validation loss: if the lines of
+# two variants coincide, the regulariser moved a model along the same path and did nothing else. The
+# loss axis is reversed, so that training runs from left to right.
 
 # %%
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
 for ax, size in zip(axes, sizes):
-    group = training[training["size"] == size]
+    group = along[along["size"] == size]
     columns = ["validation_loss", "linearity_no_residual", "variant"]
     plots.path_lines(group, *columns, ax, groups=variants)
     ax.set(title=size, xlabel="Validation loss, nats per token")
     ax.invert_xaxis()
 axes[0].set_ylabel("Score w/o residual, mean over layers")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "fig4_regularised_linearity_loss")
+plots.save(fig, store.figures_folder(settings.name) / "fig4_regularised_linearity_loss")
 plots.show(fig)
 
 # %% [markdown]
 # ## Equal steps, and equal loss
 #
-# Means over layers and seeds, at the last step, and where each run first reached the lowest loss
-# that all runs of its pair reach. A pair is a variant and the plain model.
+# Means over layers and seeds, at the last step, and at the point where each run first reached the
+# lowest loss that all runs of its pair reach. A pair is a variant and the plain model.
 
 # %%
-comparison = load_frame("fig4_regularised_linearity_comparison", profile)
+comparison = store.load_frame("fig4_regularised_linearity_comparison", settings.name)
 groups = ["size", "pair", "at", "variant"]
 losses = over_seeds(comparison, groups, "validation_loss").set_index(groups)["mean"]
 scores = over_seeds(comparison, groups, "linearity_no_residual").set_index(groups)
@@ -167,7 +202,7 @@ scores.assign(validation_loss=losses).round(3)
 # ## Paper beside ours
 #
 # The paper shows this figure without numbers and without intervals. Its claim is "lower at each
-# layer": how many layers are lower here on average, and for how many can it be claimed?
+# layer": how many layers are lower here on average, and for how many of them is it significant?
 
 # %%
 by_layer = paired_differences(everything, ["size", "layer"], "linearity_no_residual")
@@ -181,8 +216,8 @@ by_layer.groupby(["size", "variant"]).agg(
 # %% [markdown]
 # ## Verdict
 #
-# The difference from the plain model of the same seed, with its interval. There is a claim only
-# where that interval excludes zero *and* the two variants' own intervals do not overlap.
+# The difference from the plain model of the same seed, with its interval. A difference is claimed
+# only where that interval excludes zero *and* the two variants' own intervals do not overlap.
 
 # %%
 groups = ["size", "pair", "at"]
@@ -200,11 +235,11 @@ paired_differences(at_end, ["size", "pair"], "validation_loss").drop(columns="pa
 # ## Deviations
 #
 # - The paper names its models by size alone. Ours reach the names with 32,000 untied embeddings;
-#   the small twins keep the shape of their blocks, are fewer and narrower, and read `storyworld`, a
+#   the small twins have the same design with fewer and narrower blocks, and read `storyworld`, a
 #   generated corpus in the register of TinyStories with textbook paragraphs, for a minute each.
-# - A `tiny` run is short: the learning rate has decayed to zero at its end, and what many more
-#   steps would do to the difference between variants cannot be seen here.
-# - Learning rate, initialisation, steps and batch are unsaid in the paper; ours were chosen for the
-#   plain model's loss (above).
+# - A `tiny` run is short: the learning rate has decayed to zero at its end, and the effect of many
+#   more steps on the difference between variants cannot be seen here.
+# - The paper does not give learning rate, initialisation, steps and batch size; ours were chosen
+#   for the plain model's loss (above).
 # - Intervals over few seeds are wide by nature (Student's t), and are not corrected for the number
 #   of comparisons shown.

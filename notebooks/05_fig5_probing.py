@@ -12,12 +12,12 @@
 # ---
 
 # %% [markdown]
-# # Figure 5 · Can a linear probe tell the right ending of a story, and at which layer?
+# # Figure 5 · Can a linear probe recognise the right ending of a story, and at which layer?
 #
 # **The paper's claim.** States of a model that was pretrained with the cosine term probe better: a
-# logistic regression on each layer's states tells the right ending of StoryCloze more often.
-# ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 4 and Figure 5; its text refers to
-# Figures 4 and 5 with their numbers swapped.)
+# logistic regression on the states of each layer recognises the right ending of StoryCloze more
+# often. ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 4 and Figure 5; its text
+# refers to Figures 4 and 5 with their numbers swapped.)
 #
 # **Cost.** `smoke` seconds, `tiny` about two minutes on two CPU cores once Figure 4's models are
 # trained, `gpu` and `paper` are estimated at minutes once they are.
@@ -30,23 +30,18 @@
 #
 # $$p(\text{right ending}) = \sigma(w_l \cdot h_l + b_l).$$
 #
-# Its strength of regularisation is chosen by cross-validation *inside* the training stories, and no
-# story is in two parts: a story's right and wrong ending always stay together.
+# Its strength of regularisation is chosen by cross-validation *inside* the training stories, and
+# the right and the wrong ending of a story always stay together, on the same side of the split.
 
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from linlib import plots
+import linlib
+from linlib import corpora, evaluate, parallel, plots, store, training
 from linlib.claims import cosine_probes_better
-from linlib.corpora.benchmarks import load_task
-from linlib.experiments import obtain
-from linlib.experiments.probing import endings
-from linlib.intervals import paired_differences
-from linlib.probe import probe_layers
-from linlib.profiles import load_profile
-from linlib.store import figures_folder
+from linlib.stats import paired_differences
 
 plots.use_style()
 
@@ -57,48 +52,86 @@ remeasure = False
 # %% [markdown]
 # ## A check on known ground
 #
-# Two "layers" of random states, four texts a group. In the second layer, one direction tells the
-# label. The probe finds it there, and nothing in the first.
+# Two "layers" of random states, with four texts per group. In the second layer, one direction
+# encodes the label. The probe finds it there, and finds nothing in the first.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
 labels = torch.arange(400) % 2
 noise = torch.randn(2, 400, 16, generator=generator)
 noise[1, :, 3] += 2.0 * labels
-checked = probe_layers(noise, labels, torch.arange(400) // 4)
+checked = linlib.probe_layers(noise, labels, torch.arange(400) // 4)
 checked[["layer", "accuracy", "chance"]].round(2)
 
 # %% [markdown]
-# ## What is told apart
+# ## The texts
 #
-# Four sentences and an ending. Only one of the two endings overcomes the story's trouble; the other
-# is the right one of another story. At `smoke` and `tiny` the stories come from the generated
-# world, held out from pretraining; at `gpu` and `paper` they are XStoryCloze's, in English.
+# Each text is four sentences and an ending. Only one of the two endings overcomes the trouble of
+# the story; the other is the right one of another story. At `smoke` and `tiny` the stories come
+# from the generated world and are held out from pretraining; at `gpu` and `paper` they are the
+# English ones of XStoryCloze.
 
 # %% tags=["nbval-check-output"]
-example = load_task("storyworld", "storycloze", "validation", 1)
-texts, right, _ = endings(example)
+example = corpora.load_task("storyworld", "storycloze", "validation", 1)
+texts, right, _ = evaluate.probes.story_endings(example)
 list(zip(right, (text[-90:] for text in texts)))
 
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, control and layer; layer 0 is what enters the first block. Two controls, which
-# the paper lacks: the same probe on **untrained weights** shows what the probe itself can learn
-# from random features, and on **shuffled labels** what the whole procedure scores on nothing (one
-# permutation and one split, the same for all models: they are no independent repeats).
+# `probe_endings` opens a model, lets it read each story with each ending behind the bos token,
+# keeps the residual stream at the last token (`last_token_states`), and fits one probe per layer
+# (`probe_layers`); layer 0 is what enters the first block. All models share one split of the
+# stories.
+#
+# Two controls, which the paper lacks, are measured in the same way. The same probe on **untrained
+# weights** (step 0 of the same run) shows what the probe can learn from random features. On
+# **shuffled labels** it shows what the whole procedure scores where there is nothing to find; all
+# models share one permutation and one split, so these are no independent repeats.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("fig5_probing", settings, remeasure)
+settings = linlib.load_profile(profile)
+
+
+def measure():
+    settings.require("pretraining", "Figure 5")
+    evaluation = settings.require("evaluation", "Figure 5")
+    n_stories = evaluation.probe_stories
+    rows = corpora.load_task(evaluation.source, "storycloze", "validation", n_stories)
+    same = {"rows": rows, "batch_size": evaluation.batch_size, "device": settings.device}
+
+    labels, items = [], []
+    for run in training.train_variants(settings, variants=evaluation.probe_variants):
+        untrained = training.checkpoints(run.folder)[0]
+        for control, model, shuffle in (
+            ("trained", run.folder, False),
+            ("shuffled labels", run.folder, True),
+            ("untrained weights", untrained, False),
+        ):
+            labels.append(run.labels | {"control": control})
+            items.append(
+                {"model": model, "tokenizer": run.folder, "shuffle_labels": shuffle} | same
+            )
+
+    probe = evaluate.probes.probe_endings
+    frames = parallel.side_by_side(probe, items, settings.workers, "probes")
+    for label, frame in zip(labels, frames):
+        yield frame.assign(**label)[[*label, *frame.columns]]
+
+
+# %% [markdown]
+# One row per model, control and layer.
+
+# %%
+frame = linlib.result("fig5_probing", measure, settings, remeasure)
 frame.round(3).head()
 
 # %% [markdown]
 # ## What to expect
 #
 # If the claim holds, the cosine line lies above the plain one. Bands are 95% intervals over seeds,
-# thin lines single seeds. At layer 0 the last token is as good as always a full stop and cannot
-# tell anything.
+# thin lines single seeds. At layer 0 the last token is nearly always a full stop, which carries no
+# information about the ending.
 
 # %%
 trained = frame[frame["control"] == "trained"]
@@ -112,7 +145,7 @@ for ax, size in zip(axes, sizes):
     ax.set(title=size, xlabel="Normalized depth (layer / L)", xlim=(-0.02, 1.02))
 axes[0].set_ylabel("Accuracy on held-out stories")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "fig5_probing")
+plots.save(fig, store.figures_folder(settings.name) / "fig5_probing")
 plots.show(fig)
 
 # %% [markdown]
@@ -120,7 +153,7 @@ plots.show(fig)
 #
 # The vertical distance of two lines counts only where their bands are apart, and a line means
 # something only where it leaves the controls. The table has the cosine models minus the plain ones
-# of the same seed, at each depth, and whether that is more than the seeds' scatter.
+# of the same seed, at each depth, and whether that exceeds the scatter of the seeds.
 
 # %%
 table = paired_differences(trained, ["size", "depth"], "accuracy")
@@ -129,9 +162,9 @@ table.round(3)
 # %% [markdown]
 # ## Paper beside ours
 #
-# The paper's figure has no numbers. What can be put beside it is the accuracy of the best layer,
-# with the interval that one test set of this size allows, and beside it the controls at the same
-# layer. The layer is chosen by the accuracy that is shown, which flatters it.
+# The paper's figure has no numbers. What can be compared with it is the accuracy of the best layer,
+# with the interval that one test set of this size allows, beside the controls at the same layer.
+# The layer is chosen by the accuracy that is shown, which flatters it.
 
 # %%
 place = ["size", "depth"]
@@ -145,10 +178,10 @@ best.reset_index().set_index(place).join(controls.unstack("control")).round(3)
 #
 # *Supported* where the accuracy, as a mean over the layers, is higher with the cosine term for
 # every size, with an interval over seeds that excludes zero; *no difference shown* where the
-# interval holds zero for all.
+# interval includes zero for all.
 
 # %%
-finding = cosine_probes_better(profile)
+finding = cosine_probes_better(settings.name)
 pd.Series(vars(finding)).to_frame("Figure 5")
 
 # %% [markdown]
@@ -158,6 +191,6 @@ pd.Series(vars(finding)).to_frame("Figure 5")
 # - It does not say how the probe is regularised, nor which stories it is tested on. Ours is chosen
 #   inside the training stories, and tested on a quarter of the stories, the same for all models.
 # - At `tiny` the models are twins of 0.9 and 2.1 million parameters and the stories are generated:
-#   what such small models can tell apart says little about a model of 650 million.
+#   what such small models can distinguish says little about a model of 650 million.
 # - All texts begin with the token that documents begin with in training.
 # - Intervals over three seeds are wide by nature, and are not corrected for the number of layers.

@@ -14,37 +14,38 @@
 # %% [markdown]
 # # Figure 7 · Perplexity with the most linear blocks removed, replaced, distilled: second model
 #
-# **The paper's claim.** A linear map in the place of a removed block wins back part of what its
-# removal costs, and distilling the dense model into that map wins back more. ([arXiv
+# **The paper's claim.** A linear map in the place of a removed block recovers part of what its
+# removal costs, and distilling the dense model into that map recovers more. ([arXiv
 # 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 7.)
 #
 # **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once the small decoders of
-# Figure 1 are trained, `gpu` and `paper` are estimated at an hour.
+# Figure 1 are trained; `gpu` and `paper` are estimated at an hour.
 
 # %% [markdown]
 # ## The formula
 #
-# A run of adjacent blocks takes $x$ to $x + \Delta$. Leaving it out predicts $\Delta = 0$. The
-# affine map that replaces it is fitted on the moments of $(x, \Delta)$ and shrunk towards the
-# identity, never towards zero:
+# A run of adjacent blocks takes $x$ to $x + \Delta$. Removing it predicts $\Delta = 0$. The affine
+# map that replaces it is fitted on the moments of $(x, \Delta)$ and shrunk towards the identity,
+# never towards zero:
 #
 # $$x \mapsto x + xW + b, \qquad W = (X^\top X + \lambda I)^{-1} X^\top D,$$
 #
 # with $X$ and $D$ centred. Distillation then trains $W$ and $b$ alone, so that the stream after
-# every replaced run comes near the dense model's: $\sum_{\text{runs}} \mathrm{mean}\, \lVert
+# each replaced run comes near the dense model's: $\sum_{\text{runs}} \mathrm{mean}\, \lVert
 # h^{\text{student}} - h^{\text{dense}} \rVert^2$.
 
 # %%
+from functools import partial
+from itertools import product
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from linlib import plots
-from linlib.claims import paired_gains, replacement_beats_removal
-from linlib.experiments import obtain
-from linlib.linearity import BlockMoments
-from linlib.profiles import load_profile
-from linlib.store import figures_folder, load_frame
+import linlib
+from linlib import claims, plots, pruning, store, training
+from linlib.measure import window_losses
+from linlib.profiles import NotMeasured
 
 plots.use_style()
 
@@ -64,40 +65,80 @@ x = torch.randn(500, 8, generator=generator, dtype=torch.float64)
 first, second = (0.1 * torch.randn(8, 8, generator=generator, dtype=torch.float64) for _ in "12")
 after_first = x + x @ first + 1.0
 after_second = after_first + after_first @ second - 2.0
-run = BlockMoments(8)
+run = linlib.BlockMoments(8)
 run.update(x, after_second - x)
 torch.allclose(run.linear_map()(x), after_second)
 
 # %% [markdown]
 # ## The measurement
 #
-# Scores and maps come from *training* text, the perplexity from held-out text of the same corpus.
-# Blocks go in the order of their linearity score with residual, the most linear first. Which ones
-# those are is in the column `removed`, counted from 0.
+# As in notebook 06, on another model. Blocks are *ordered* by their linearity score with residual
+# on training text of the corpus that the perplexity is measured on, maps are *fitted and distilled*
+# on stories, and the *loss* is measured on held-out text of the corpus, window by window.
+# For each method and number of blocks, `fit_maps` fits the maps to the windows that
+# `fitting_arguments` cuts out of the stories, `apply_maps` puts them in the place of the blocks,
+# `window_losses` measures the smaller model, and `added_loss` pairs it with the dense one.
+#
+# The claim is about differences between methods, and the loss varies far more between windows than
+# between methods. So the loss of each window is stored (`_windows`), and the methods are compared
+# window by window. `_distillation` has the held-out error along each distillation.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("fig7_pruning_second", settings, remeasure)
+settings = linlib.load_profile(profile)
+methods = {"removed": "remove", "replaced": "replace", "replaced + distilled": "distil"}
+
+
+def measure():
+    scale = settings.require("pruning", "Figure 7")
+    if scale.second_model is None:
+        raise NotMeasured(f"profile '{settings.name}' names no second model to prune")
+    ((name, source),) = training.models_of(settings, [scale.second_model]).items()
+    model, tokenizer = linlib.load(**source)
+    length = settings.measure.length
+    windows = partial(linlib.token_windows, settings.corpus, tokenizer, length=length)
+    calibration = windows(split="train", n_windows=scale.calibration_windows)
+    heldout = windows(split="heldout", n_windows=scale.heldout_windows)
+    fitting = pruning.fitting_arguments(scale.stories, tokenizer, settings)
+    order = linlib.removal_order(model, calibration, "linearity", batch_size=scale.batch_size)
+    numbers = range(1, 1 + min(scale.most_removed, len(order)))
+    rows, windowed, histories, dense = [], [], [], None
+    for method, n in [("dense", 0), *product(methods, numbers)]:
+        blocks, by = sorted(order[:n]), methods.get(method, "remove")
+        maps = store.cached(pruning.fit_maps, model, blocks, by, **fitting)
+        pruned = pruning.apply_maps(model, maps)
+        loss = window_losses(pruned, heldout, batch_size=scale.batch_size).tolist()
+        dense = loss if n == 0 else dense
+        place = {"model": name, "method": method, "n_removed": n}
+        place["removed"] = " ".join(map(str, blocks))
+        rows.append(place | pruning.added_loss(loss, dense))
+        windowed.append(pd.DataFrame(place | {"window": range(len(loss)), "loss": loss}))
+        if maps.history is not None:
+            histories.append(pd.DataFrame(place | dict(maps.history)))
+    frames = {"": pd.DataFrame(rows), "_windows": pd.concat(windowed)}
+    return frames | {"_distillation": pd.concat(histories)}
+
+
+frame = linlib.result("fig7_pruning_second", measure, settings, remeasure)
 frame.round(3).head()
 
 # %% [markdown]
 # ## What to expect
 #
 # If the claim holds, the three lines lie one below the other: removal on top, distillation lowest.
-# The dotted line is the dense model. Bars are 95% intervals over held-out windows; they hold what
-# all windows share, so that methods are compared in pairs below and not by overlapping bars.
+# The dotted line is the dense model. Bars are 95% intervals over held-out windows. Part of their
+# width is common to all methods, since some windows are hard for each of them; that is why methods
+# are compared in pairs below and not by overlapping bars.
 
 # %%
-methods = ["removed", "replaced", "replaced + distilled"]
 pruned, dense = frame[frame["n_removed"] > 0], frame[frame["n_removed"] == 0].iloc[0]
 fig, ax = plt.subplots(figsize=(8.4, 4.4))
-plots.measured_lines(pruned, "perplexity", "method", ax, "n_removed", methods)
+plots.measured_lines(pruned, "perplexity", "method", ax, "n_removed", list(methods))
 ax.axhline(dense["perplexity"], ls=":", color=plots.NULL_COLOUR, label="dense model")
 ax.set(title=dense["model"], xlabel="Blocks removed, most linear first", yscale="log")
 ax.set(ylabel="Perplexity per token, held-out", xticks=sorted(pruned["n_removed"].unique()))
 plots.plain_log_ticks(ax)
 plots.legend(fig, ax)
-plots.save(fig, figures_folder(profile) / "fig7_pruning_second")
+plots.save(fig, store.figures_folder(settings.name) / "fig7_pruning_second")
 plots.show(fig)
 
 # %% [markdown]
@@ -108,18 +149,19 @@ plots.show(fig)
 # zero the step pays.
 
 # %%
-gains = paired_gains(load_frame("fig7_pruning_second_windows", profile))
+gains = claims.paired_gains(store.load_frame("fig7_pruning_second_windows", settings.name))
 gains.round(4)
 
 # %% [markdown]
 # Distillation minimises another loss than the one drawn, on another text, the one that the paper
-# distils on. Here is what it minimised: the squared error of the stream on held-out stories. The
-# kept look is the lowest, and may be the start. For a single run it can hardly be anything else:
-# the map was fitted by least squares, on text of the same kind, to just that error. Only where a
-# second run reads what the first one made is there something left to learn.
+# distils on. The next table has what it minimised: the squared error of the stream on held-out
+# stories. The weights with the lowest error are kept, and these may be the initial ones. For a
+# single run they can hardly be others: the map was fitted by least squares to just that error, on
+# text of the same kind. Only where a second run reads what the first one produced is something left
+# to learn.
 
 # %%
-history = load_frame("fig7_pruning_second_distillation", profile)
+history = store.load_frame("fig7_pruning_second_distillation", settings.name)
 history.pivot(index="step", columns="n_removed", values="heldout_loss").round(4)
 
 # %% [markdown]
@@ -129,14 +171,14 @@ history.pivot(index="step", columns="n_removed", values="heldout_loss").round(4)
 #
 # ## Verdict
 #
-# Two steps are looked at, from removal to replacement and on to distillation, at every number of
-# blocks of both models (this figure's and the one before). *Supported* where both pay in every
-# cell, with intervals over windows that exclude zero; *contradicted* where both cost in every cell;
-# *no difference shown* where no interval excludes zero; *mixed* otherwise.
+# There are two steps, from removal to replacement and on to distillation, at each number of blocks
+# of each model that was measured (this figure's and, once notebook 06 has run, Figure 6's).
+# *Supported* where both steps lower the loss in every cell, with intervals over windows that
+# exclude zero; *contradicted* where both raise it in every cell; *no difference shown* where no
+# interval excludes zero; *mixed* otherwise.
 
 # %%
-obtain("fig6_pruning_first", settings)
-finding = replacement_beats_removal(profile)
+finding = claims.replacement_beats_removal(settings.name)
 pd.Series(vars(finding)).to_frame("Figure 7")
 
 # %% [markdown]
@@ -148,7 +190,7 @@ pd.Series(vars(finding)).to_frame("Figure 7")
 #   token; at `tiny` on docstring prose in the place of WikiText.
 # - A model of six blocks has no block to spare: leaving out one takes a sixth of its depth, which
 #   in OPT-1.3B would be four blocks of 24.
-# - The paper fits and distils its maps on TinyStories, we on the same (at `tiny` on generated
-#   stories): other text than the perplexity is measured on. Notebook 20 has both.
+# - The paper fits and distils its maps on TinyStories, and so do we (at `tiny` on generated
+#   stories): on other text than the perplexity is measured on. Notebook 20 has both.
 # - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score
 #   on text like the test's, as in Figure 1.

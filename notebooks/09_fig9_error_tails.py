@@ -18,8 +18,8 @@
 # long tail: on most tokens the block is nearly linear, and on a few it is not.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3 and Figure 9.)
 #
-# **Cost.** Seconds a model once the models are there; the maps come from the moments that notebook
-# 01 collected.
+# **Cost.** Seconds per model once the models are there; the maps are solved from the moments that
+# notebook 01 collected, or collected here if it did not run before.
 
 # %% [markdown]
 # ## The formula
@@ -30,18 +30,18 @@
 # $$e = \lVert h_{l-1} A + b - h_l \rVert_2.$$
 #
 # A tail is long only in comparison. The comparison here is a Gaussian cloud with the same mean and
-# covariance as the residuals: its errors vary too, but they have no outliers. Two numbers sum the
-# tail up: the excess kurtosis of $e$, and the share of the total squared error that the worst 1%
-# of tokens hold.
+# covariance as the residuals: its errors vary too, but have no outliers. Two numbers summarise the
+# tail: the excess kurtosis of $e$, and the share of the total squared error that the worst 1% of
+# tokens hold.
 
 # %%
-import numpy as np
+import gc
 
-from linlib import plots
-from linlib.experiments import obtain
-from linlib.measure import tail_statistics
-from linlib.profiles import load_profile
-from linlib.store import figures_folder, load_frame
+import numpy as np
+import pandas as pd
+
+import linlib.measure
+from linlib import plots, store, training
 
 plots.use_style()
 
@@ -52,33 +52,90 @@ remeasure = False
 # %% [markdown]
 # ## A check on known ground
 #
-# Norms of Gaussian vectors in 128 dimensions hardly vary: the worst 1% of tokens hold a little over
-# 1% of the squared error. With one token in a hundred ten times as large, they hold half of it.
+# Norms of Gaussian vectors in 128 dimensions hardly vary: the worst 1% of tokens hold little more
+# than 1% of the squared error. Where one token in a hundred is ten times as large, they hold half.
 
 # %% tags=["nbval-check-output"]
 rng = np.random.default_rng(0)
 plain = np.linalg.norm(rng.normal(size=(10_000, 128)), axis=1)
 spiked = plain * np.where(np.arange(10_000) % 100 == 0, 10, 1)
-[round(float(tail_statistics(errors)["worst_share"]), 3) for errors in (plain, spiked)]
+tails = [linlib.measure.tail_statistics(errors) for errors in (plain, spiked)]
+[round(float(tail["worst_share"]), 3) for tail in tails]
 
 # %% [markdown]
 # ## The measurement
 #
-# A histogram: one row a model, layer, token group and bin. Errors are in multiples of the layer's
-# root mean square, so that layers and models can share an axis.
+# The models of Figure 1 are measured in turn, at most eight layers of each, at equal distances
+# through its depth.
+#
+# 1. *Fit.* The held-out text is cut into two sets of windows. The moments of the first set are
+#    those of Figure 1, and are found in the cache if that notebook ran before. From them the
+#    least-squares map of each layer is solved twice: over all tokens, and without first positions.
+#    Where moments are too large to be kept, a few layers are collected per pass, as in Figure 1.
+# 2. *Measure.* The second set goes through the model, and the error of each of its tokens is taken.
+#    The maps have not seen these tokens: on the tokens that it was fitted on, a map would bend
+#    towards the outliers and hide a part of the tail.
+# 3. *Compare.* As many errors are drawn from a Gaussian with the mean and covariance of the
+#    residuals of that layer. Its tail is what the shape of the cloud alone would give.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("fig9_error_tails", settings, remeasure)
-statistics = load_frame("fig9_error_tails_statistics", profile)
+settings = linlib.load_profile(profile)
+
+
+# %%
+def measure():
+    sizes, frames = settings.measure, {"": {}, "_statistics": {}, "_tokens": {}}
+    options = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
+    for name, source in training.models_of(settings).items():
+        model, tokenizer = linlib.load(**source)
+        fitting, other = linlib.token_windows(
+            settings.corpus, tokenizer, length=sizes.length, n_windows=2 * sizes.n_windows
+        ).split(sizes.n_windows)
+        chosen = linlib.measure.choose_layers(model, at_most=8)
+        for layers in linlib.measure.layer_passes(model, sizes.layers_per_pass, chosen):
+            if sizes.layers_per_pass:
+                moments = linlib.measure.collect_moments(model, fitting, layers=layers, **options)
+            else:
+                moments = store.cached(linlib.measure.collect_moments, model, fitting, **options)
+            for tokens in linlib.measure.TOKEN_GROUPS:
+                maps = {layer: moments.group(layer, tokens).linear_map() for layer in layers}
+                found = linlib.measure.token_errors(
+                    model, maps, other, skip_first=tokens != "all",
+                    batch_size=sizes.batch_size, seed=settings.seed,
+                )  # fmt: skip
+                for layer, errors in found.items():
+                    place = (name, layer, layer / moments.n_blocks, tokens)
+                    frames[""][place] = linlib.measure.error_counts(errors)
+                    frames["_statistics"][place] = linlib.measure.error_statistics(errors)
+                    frames["_tokens"][place] = linlib.measure.worst_tokens(errors, other, tokenizer)
+        del model
+        gc.collect()  # each model is freed before the next is opened
+    names = ["model", "layer", "depth", "tokens"]
+    return {
+        suffix: pd.concat(parts, names=names).droplevel(-1).reset_index()
+        for suffix, parts in frames.items()
+    }
+
+
+frame = linlib.result("fig9_error_tails", measure, settings, remeasure)
+
+# %% [markdown]
+# Three frames are stored, all by model, layer and token group: the histogram, one row per bin and
+# cloud (`measured` or `gaussian`), with errors in multiples of the layer's root mean square, so
+# that layers and models can share an axis; the statistics of the tail beside those of the Gaussian
+# cloud; and the eight worst tokens, with the text before them.
+
+# %%
+statistics = store.load_frame("fig9_error_tails_statistics", settings.name)
 frame.head()
 
 # %% [markdown]
 # ## What to expect
 #
-# If tails are long, lines reach far to the right of the grey area, on a log scale of counts. First
-# positions are left out, so that a single attention sink a window is not taken for the tail; the
-# statistics below have them both ways.
+# Each line is one layer. If tails are long, lines reach far to the right of the grey area, which is
+# the Gaussian cloud; counts are on a log scale, since a tail is a matter of few tokens. First
+# positions are left out, so that the one attention sink of a window is not mistaken for the tail;
+# the statistics below are given with and without them.
 
 # %%
 inside = frame.query("tokens == 'no first position'")
@@ -89,15 +146,15 @@ for ax, model in zip(axes, models):
 fig.supxlabel("Error of a token, in multiples of the rms error of its layer")
 fig.supylabel("Tokens (log scale)")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "fig9_error_tails")
+plots.save(fig, store.figures_folder(settings.name) / "fig9_error_tails")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
-# The horizontal axis is the error of a token, 1 being the layer's typical one. Where a line
-# ends is the worst token of all. The grey area shows where it would end if the residuals were
-# Gaussian, taken at its widest over the layers.
+# The horizontal axis is the error of a token, where 1 is the layer's root mean square. A line ends
+# at the worst token of all. The grey area shows where it would end if the residuals were Gaussian,
+# taken at its widest over the layers.
 
 # %%
 columns = ["excess_kurtosis", "gaussian_excess_kurtosis", "worst_share", "gaussian_worst_share"]
@@ -106,10 +163,12 @@ statistics.groupby(["tokens", "model"])[[*columns, "maximum"]].mean().round(3)
 # %% [markdown]
 # ## Which tokens are they?
 #
-# The worst tokens of the layer with the heaviest tail in each model, with what stands before them.
+# These are the worst tokens of the layer with the heaviest tail in each model, with the text before
+# them.
 
 # %%
-tokens = load_frame("fig9_error_tails_tokens", profile).query("tokens == 'no first position'")
+tokens = store.load_frame("fig9_error_tails_tokens", settings.name)
+tokens = tokens.query("tokens == 'no first position'")
 heaviest = statistics.query("tokens == 'no first position'").sort_values("worst_share")
 heaviest = heaviest.groupby("model").tail(1)[["model", "layer"]]
 worst = tokens.merge(heaviest).groupby("model").head(4)
@@ -118,9 +177,10 @@ worst[["model", "layer", "error", "before", "token", "position"]].round(1)
 # %% [markdown]
 # ## Paper beside ours
 #
-# The paper shows this figure for OPT-1.3B without numbers, so the comparison is one of kind: in
-# how many layers do the worst 1% of tokens hold more than twice what they would in a Gaussian
-# cloud, and how much at most?
+# The paper shows this figure for OPT-1.3B without numbers, so this is a comparison of kind: in how
+# many layers do the worst 1% of tokens hold more than twice the share that they would hold in a
+# Gaussian cloud, and what is the largest multiple? The claim is about *some* layers, so a few of
+# them are enough.
 
 # %%
 excess = statistics.assign(times=statistics["worst_share"] / statistics["gaussian_worst_share"])
@@ -132,6 +192,6 @@ table.agg(layers="size", heavy=lambda t: (t > 2).sum(), largest="max").round(2)
 #
 # - Our maps are fitted on other windows than those whose errors are shown; the paper does not say.
 # - Errors are in multiples of the layer's rms and not in the units of the stream, so that layers
-#   can be compared; the `rms` column of the statistics turns them back.
-# - A Gaussian cloud of the same covariance is drawn beside every layer: without it any spread of
+#   can be compared; multiplied by the `rms` column of the statistics, they are in those units.
+# - A Gaussian cloud of the same covariance is drawn beside each layer: without it any spread of
 #   norms looks like a tail.

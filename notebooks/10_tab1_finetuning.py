@@ -15,7 +15,7 @@
 # # Table 1 · Does fine-tuning make a decoder more linear?
 #
 # **The paper's claim.** Fine-tuning, on whatever task, raises the linearity score (without
-# residual): every cell of its table is positive.
+# residual): all cells of its table are positive.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3.3 and Table 1.)
 #
 # **Cost.** `smoke` seconds, `tiny` about six minutes on two CPU cores once its decoders are
@@ -28,7 +28,7 @@
 #
 # $$\Delta = \frac{1}{L} \sum_{l=1}^{L} \big(s_l^\mathrm{after} - s_l^\mathrm{before}\big).$$
 #
-# The text is no part of the task: held-out windows, the same before and after.
+# The text is not that of the task: it consists of held-out windows, the same before and after.
 
 # %%
 from itertools import product
@@ -36,14 +36,12 @@ from itertools import product
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from linlib import plots
+import linlib
+from linlib import parallel, plots, store, training
 from linlib.claims import fine_tuning_raises_linearity
-from linlib.corpora.storyworld.tasks import TASKS
-from linlib.experiments import obtain
-from linlib.intervals import binomial_interval, over_seeds, paired_differences
-from linlib.profiles import load_profile
-from linlib.store import figures_folder, load_frame, load_paper
+from linlib.stats import binomial_interval, over_seeds, paired_differences
 from linlib.tables import save_table, spread_table
+from storyworld import TASKS
 
 plots.use_style()
 
@@ -52,11 +50,11 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## What is learnt
+# ## The tasks
 #
 # At `smoke` and `tiny` the tasks come from a generated world, in the columns of SuperGLUE and of
 # the helpful/harmless pairs. A question alone says nothing about its answer: it names a true value
-# as often as a false one, and only the passage tells which.
+# as often as a false one, and only the passage decides which it is.
 
 # %% tags=["nbval-check-output"]
 example = TASKS["boolq"]("validation", 1)[0]
@@ -65,25 +63,98 @@ f"question: {example['question']} passage: {example['passage']}", example["label
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, task, kind of training and seed. Two controls, which the paper lacks, train for
-# just as many steps: on the same rows with **shuffled labels**, and on plain **language
-# modelling** of the tasks' texts. If they move the score as far, then not fine-tuning moves it,
-# but any further training.
+# All models are fine-tuned in float32. Before that, each reads held-out windows of general text, on
+# which the linearity of its blocks is measured; after each training, the same windows are measured
+# again. Three kinds of training have the same number of steps:
+#
+# - the **task** itself: classification by the state of the last token, or, for preference pairs, a
+#   reward model with the pairwise loss;
+# - the same rows with **shuffled labels**;
+# - **language modelling** of the texts of all tasks, without labels: one training for all tasks,
+#   whose row is repeated for each of them.
+#
+# The last two are controls, which the paper lacks. If they move the score as far, the change is an
+# effect of any further training, and not of learning a task.
+#
+# A row of a task becomes one text. BoolQ reads "question: ... passage: ...", as in the paper;
+# MultiRC reads "paragraph: ... question: ... answer: ...", and CB "premise: ... hypothesis: ...".
+# If a text is too long, the end of its passage is cut off, and never its question. A preference
+# pair is two dialogues; what is cut off is the beginning that they share. Rows that were cut or
+# left out are counted in the provenance.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("tab1_finetuning", settings, remeasure)
+settings = linlib.load_profile(profile)
+section, sizes = settings.require("finetuning", "Table 1"), settings.measure
+
+# %% [markdown]
+# The schedule is the same for all models, tasks and kinds of training: the number of steps, the
+# batch, the peak of the learning rate and the warm-up come from the profile. All trainings of a
+# model start from the same pretrained weights. The seed decides the new head, the order of the
+# rows, dropout and, for that control, the shuffling of labels.
+
+# %%
+schedule = training.options_for(training.fine_tune, section)
+schedule |= {"bf16": training.has_fast_bf16(settings.device)}
+heldout = {"split": "heldout", "length": sizes.length, "n_windows": sizes.checkpoint_windows}
+measuring = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
+trainings = ["task", "shuffled labels", "language modelling"]
+
+# %% [markdown]
+# `task_rows` yields the tokenised rows of each task, and at last those of the language-modelling
+# control. `measure_fine_tuning` trains, counts the validation rows that are answered correctly, and
+# measures the linearity of the decoder without its head. The trainings run side by side, and each
+# is kept in the cache: a changed seed or a new task adds trainings and repeats none.
+# `change_of_scores` puts the scores of each layer after and before side by side and subtracts them;
+# a row of the table holds their means over layers, over all tokens.
+
+
+# %%
+def measure():
+    labels, items, before, runs, layers = [], [], {}, [], []
+    sources = training.models_of(settings, section.models, section.extra_models)
+    for name, source in sources.items():
+        source |= {"dtype": "float32"}
+        model, tokenizer = linlib.load(**source)
+        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)
+        before[name] = linlib.linearity_profile(model, windows, **measuring)
+        del model
+        for task, train, validation in training.task_rows(section, tokenizer):
+            rows = {"base": source, "train": train, "validation": validation, "windows": windows}
+            kinds = trainings[2:] if task == "all tasks" else trainings[:2]
+            for kind, seed in product(kinds, section.seeds):
+                labels.append({"model": name, "task": task, "training": kind, "seed": seed})
+                options = schedule | {"training": kind, "seed": seed}
+                items.append(rows | {"options": options, "measuring": measuring})
+    tune = training.measure_fine_tuning
+    folders = parallel.side_by_side(tune, items, settings.workers, "fine-tunings")
+    for label, folder in zip(labels, folders):
+        after, answers = training.outcome(folder)
+        change = training.change_of_scores(before[label["model"]], after)
+        means = change[change["tokens"] == "all"][training.CHANGES].mean().to_dict()
+        for task in section.tasks if label["task"] == "all tasks" else [label["task"]]:
+            label = label | {"task": task}
+            runs.append(label | {"steps": section.steps} | answers | means)
+            layers.append(pd.DataFrame([label]).merge(change, how="cross"))
+    return {"": pd.DataFrame(runs), "_layers": pd.concat(layers)}
+
+
+# %% [markdown]
+# Two frames: one row per model, task, kind of training and seed, with scores averaged over layers
+# and the validation accuracy; and the scores of each layer.
+
+# %%
+frame = linlib.result("tab1_finetuning", measure, settings, remeasure)
 value, cell = "delta_linearity_no_residual", ["model", "task"]
 frame[[*cell, "training", "seed", "accuracy", value]].round(3).head()
 
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, all points of "task" lie right of zero, with their intervals; and if it is
-# fine-tuning that does it, right of the two controls as well. Small dots are single seeds.
+# If the claim holds, all points of "task" lie to the right of zero, with their intervals; and if
+# fine-tuning on a task is the cause, to the right of the two controls as well. Small dots are
+# single seeds.
 
 # %%
-trainings = ["task", "shuffled labels", "language modelling"]
 models = list(frame["model"].unique())
 fig, (axes,) = plt.subplots(
     1, len(models), figsize=(4 * len(models) + 2, 4), sharex=True, sharey=True, squeeze=False
@@ -93,16 +164,16 @@ for ax, model in zip(axes, models):
     plots.interval_points(rows, value, "task", "training", ax, trainings)
     ax.set(title=model, xlabel="Change of the score")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "tab1_finetuning")
+plots.save(fig, store.figures_folder(settings.name) / "tab1_finetuning")
 plots.show(fig)
 
 # %% [markdown]
 # ## Was anything learnt at all?
 #
-# A change of linearity says little about a model that learned nothing. Here is the mean validation
-# accuracy over seeds, with the binomial interval of one validation set, beside what the more
-# frequent label alone would score. A cell is *learnt* where the interval lies above that. Labels
-# that were shuffled can teach nothing.
+# A change of linearity says little about a model that learned nothing. This table shows the mean
+# validation accuracy over seeds, with the binomial interval of one validation set, beside the
+# accuracy of always giving the more frequent label. A cell is *learnt* where the interval lies
+# above that. Nothing can be learnt from shuffled labels.
 
 # %%
 answered = frame.dropna(subset="accuracy").groupby([*cell, "training"], sort=False)
@@ -123,18 +194,18 @@ accuracy.round(2)
 # control is one training for all four tasks.
 
 # %%
-names = {"task": f"ours ({profile})"} | {name: f"control: {name}" for name in trainings[1:]}
+names = {"task": f"ours ({settings.name})"} | {name: f"control: {name}" for name in trainings[1:]}
 ours = pd.concat(frame[frame["training"] == name].assign(source=names[name]) for name in trainings)
 shares = ours.groupby(["source", "model", "task"])["accuracy"].mean().unstack("task")
 ours = spread_table(ours, ["source", "model"], "task", value)
 shares = shares.reindex_like(ours).map(lambda share: f" ({share:.0%})" if share > 0 else "")
 ours = ours + shares
-paper = load_paper("tab1_finetuning").assign(source="paper")
+paper = store.load_paper("tab1_finetuning").assign(source="paper")
 means, spreads = paper["delta_linearity_no_residual"], paper["std"]
 paper["cell"] = means.map("{:+.3f} ± ".format) + spreads.map("{:.3f}".format)
 paper = paper.set_index(["source", "model", "task"])["cell"].unstack("task", sort=False)
 table = pd.concat([ours, paper])
-save_table(table, figures_folder(profile) / "tab1_finetuning")
+save_table(table, store.figures_folder(settings.name) / "tab1_finetuning")
 table
 
 # %% [markdown]
@@ -144,7 +215,7 @@ table
 # thin lines are single seeds. The language-modelling line is the same in all panels of a model.
 
 # %%
-layers = load_frame("tab1_finetuning_layers", profile).query("tokens == 'all'")
+layers = store.load_frame("tab1_finetuning_layers", settings.name).query("tokens == 'all'")
 tasks = list(layers["task"].unique())
 size = {"figsize": (3.4 * len(tasks) + 2, 2.5 * len(models) + 0.4), "squeeze": False}
 fig, axes = plt.subplots(len(models), len(tasks), sharex=True, sharey=True, **size)
@@ -155,14 +226,14 @@ for (model, task), ax in zip(product(models, tasks), axes.flat):
     ax.set(title=f"{model}, {task}", xlabel="Depth (layer / L)", ylabel="Change of score")
 plots.label_outer(axes)
 plots.legend(fig, axes.flat[0])
-plots.save(fig, figures_folder(profile) / "tab1_finetuning_layers")
+plots.save(fig, store.figures_folder(settings.name) / "tab1_finetuning_layers")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
-# Each cell against zero, and against its two controls seed by seed. Twelve intervals at 95% are
-# expected to miss now and then: single cells are for looking, and the verdict is below.
+# Each cell is compared with zero, and with its two controls seed by seed. Of twelve intervals at
+# 95%, one or the other is expected to miss: single cells are descriptive, and the verdict is below.
 
 # %%
 changes = over_seeds(frame.query("training == 'task'"), cell, value).set_index(cell)
@@ -175,12 +246,12 @@ changes.round(3)
 # %% [markdown]
 # ## Verdict
 #
-# The claim is about every cell. It is *supported* where all cells are positive, the mean over cells
-# lies clearly above zero (95% interval over seeds) and clearly above both controls; *mixed* where
-# only some of that holds; and there is *no difference shown* where the interval holds zero.
+# The claim is about all cells. It is *supported* if all cells are positive and the mean over cells
+# lies above zero (95% interval over seeds) and above both controls; *mixed* if only some of that
+# holds; and there is *no difference shown* if the interval contains zero.
 
 # %%
-finding = fine_tuning_raises_linearity(profile)
+finding = fine_tuning_raises_linearity(settings.name)
 pd.Series(vars(finding)).to_frame("Table 1")
 
 # %% [markdown]
@@ -188,14 +259,14 @@ pd.Series(vars(finding)).to_frame("Table 1")
 #
 # - The paper names no learning rate, no number of steps and no seeds; ours are in the profile, the
 #   same for every model, task and control. At `tiny` they were chosen by hand for the accuracy of
-#   validation rows, and linearity had no part in that. Those of `gpu` and `paper` are untried.
+#   validation rows, and linearity played no part. Those of `gpu` and `paper` have not been tried.
 # - CB has three labels and the paper speaks of binary classification: we keep entailment against
 #   contradiction. Equal steps mean about one pass over BoolQ, and many over the small CB.
 # - The paper does not say on which text it measures. We take the profile's held-out text, which no
 #   task contains.
-# - At `tiny` a fine-tuning is 48 steps of 8 short texts, and most questions ask how things stand in
-#   a paragraph: models of this size, in so few steps, do not learn to look single facts up. They
-#   have met such questions, with their answers, in exercises of their pretraining text, on other
+# - At `tiny` a fine-tuning is 48 steps of 8 short texts, and most questions ask about the state of
+#   things in a paragraph: models of this size, in so few steps, do not learn to look up single
+#   facts. Their pretraining text contains such questions with their answers, in exercises on other
 #   stories than those of validation.
 # - Answers to one question of MultiRC are not independent: its binomial interval is too narrow.
 # - A preference pair counts as two texts, so that every training reads about as much.

@@ -36,14 +36,10 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from linlib import plots
+import linlib
+from linlib import corpora, evaluate, parallel, plots, store, training
 from linlib.claims import cosine_improves_superglue
-from linlib.corpora.benchmarks import load_task
-from linlib.experiments import obtain
-from linlib.intervals import binomial_interval, paired_differences
-from linlib.profiles import load_profile
-from linlib.shares import share_difference
-from linlib.store import figures_folder, load_frame, load_paper
+from linlib.stats import binomial_interval, paired_differences, share_difference
 from linlib.tables import best_of_column, save_table, spread_table
 
 plots.use_style()
@@ -53,33 +49,74 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## What is asked
+# ## The questions
 #
 # At `smoke` and `tiny` the rows come from the generated world, in the columns of the originals.
-# Here is one of StoryCloze: four sentences, and two endings of which the second or the first is
-# right. Labels are balanced, and no choice gives itself away.
+# Here is one of StoryCloze: four sentences (the third is shown), two endings, and the number of the
+# right one. Labels are balanced, and no choice gives itself away.
 
 # %% tags=["nbval-check-output"]
-row = load_task("storyworld", "storycloze", "validation", 1)[0]
+row = corpora.load_task("storyworld", "storycloze", "validation", 1)[0]
 row["input_sentence_3"], row["sentence_quiz1"], row["sentence_quiz2"], row["answer_right_ending"]
 
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, seed and column of the table, with the harness's standard error and, for shares
-# of right answers, the binomial interval. `chance` is what guessing gets.
+# `evaluate` opens a model and hands it to the harness, with prompts that begin with the bos token
+# as documents do in pretraining, and cut on the left to the length of the training windows. Where
+# the rows are not the hub's, ours take their place under the stock definition of the task, so that
+# prompts, choices and metrics are the harness's own. The merge gives each score its column of the
+# table, and drops scores that the table does not have.
+#
+# Scores come with the harness's standard error; shares of right answers also with `chance`, what
+# guessing gets, and the binomial interval of the number of rows. Guessing on the real ReCoRD has no
+# fixed share, since its passages name any number of entities. The mean is over the columns of the
+# paper's table, which ARC-easy is not in.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("tab2_superglue", settings, remeasure)
+settings = linlib.load_profile(profile)
+table_2 = pd.Series(evaluate.harness.TABLE_2, name="column").rename_axis(["task", "metric"])
+
+
+def measure():
+    window = settings.require("pretraining", "Table 2").length
+    evaluation = settings.require("evaluation", "Table 2")
+    tasks, n_rows = evaluation.tasks, evaluation.rows
+    options = {"tasks": tasks, "max_length": window, "add_bos_token": True}
+    options |= {"batch_size": evaluation.batch_size, "device": settings.device}
+    if evaluation.source == "hub":
+        options["limit"] = n_rows
+    else:
+        rows = {t: corpora.load_task(evaluation.source, t, "validation", n_rows) for t in tasks}
+        options["rows"] = rows
+
+    runs = training.train_variants(settings)
+    items = [{"model": run.folder, "tokenizer": run.folder} | options for run in runs]
+    frames = parallel.side_by_side(evaluate.harness.evaluate, items, settings.workers)
+
+    labelled = []
+    for run, frame in zip(runs, frames):
+        scores = frame.merge(table_2.reset_index(), on=["task", "metric"]).assign(**run.labels)
+        labelled.append(scores[[*run.labels, "column", *frame.columns]])
+    scores = pd.concat(labelled, ignore_index=True)
+    inside = scores[scores["column"] != "arc_easy"]
+    means = inside.groupby(["model", "size", "variant", "seed"], sort=False)["value"].mean()
+    return {"": scores, "_mean": means.reset_index()}
+
+
+# %% [markdown]
+# One row per model and column of the table.
+
+# %%
+frame = linlib.result("tab2_superglue", measure, settings, remeasure)
 frame[["size", "variant", "seed", "column", "value", "stderr", "n", "chance"]].round(3).head()
 
 # %% [markdown]
 # ## Can the table discriminate at all?
 #
-# A column where every model guesses says nothing about any of them. Here are the answers of the
-# plain models, all seeds together, with the binomial interval of *one* set of rows: seeds answer
-# the same rows, so that more of them do not make the set larger.
+# A column on which every model guesses says nothing about any of them. Here are the answers of the
+# plain models, averaged over seeds, with the binomial interval of *one* set of rows: all seeds
+# answer the same rows, so that more seeds do not make the set larger.
 
 # %%
 plain = frame.query("variant == 'plain' and metric in ['acc', 'em']")
@@ -93,8 +130,8 @@ means.drop(columns="n").round(3)
 # ## What to expect
 #
 # If the claim holds, the points of the cosine models lie to the right of the plain ones, column by
-# column, and most of all in the mean. The line at zero is the plain model of the same seed; small
-# dots are single seeds, bars 95% intervals over seeds.
+# column. The line at zero is the plain model of the same seed; small dots are single seeds, bars
+# 95% intervals over seeds.
 
 # %%
 wide = frame.pivot_table("value", ["size", "column", "seed"], "variant", sort=False)
@@ -107,7 +144,7 @@ for ax, size in zip(axes, sizes):
     plots.interval_points(rows, "points", "column", "variant", ax, variants)
     ax.set(title=size, xlabel="Points above the plain model")
 plots.legend(fig, axes[0])
-plots.save(fig, figures_folder(profile) / "tab2_superglue")
+plots.save(fig, store.figures_folder(settings.name) / "tab2_superglue")
 plots.show(fig)
 
 # %% [markdown]
@@ -119,28 +156,28 @@ plots.show(fig)
 
 # %%
 columns = [name for name in frame["column"].unique() if name != "arc_easy"]
-overall = load_frame("tab2_superglue_mean", profile).assign(column="mean")
+overall = store.load_frame("tab2_superglue_mean", settings.name).assign(column="mean")
 ours = pd.concat([frame[frame["column"].isin(columns)], overall])
 ours = ours.assign(model=ours["size"] + ", " + ours["variant"], percent=100 * ours["value"])
 ours = spread_table(ours, ["model"], "column", "percent", digits=1, sign="")
-paper = load_paper("tab2_superglue").set_index("model")[[*columns, "mean"]]
-table = pd.concat({"paper": best_of_column(paper), f"ours ({profile})": best_of_column(ours)})
+paper = store.load_paper("tab2_superglue").set_index("model")[[*columns, "mean"]]
+table = pd.concat({"paper": best_of_column(paper), f"ours ({settings.name})": best_of_column(ours)})
 table = table.rename_axis(["source", "model"])
-save_table(table, figures_folder(profile) / "tab2_superglue")
+save_table(table, store.figures_folder(settings.name) / "tab2_superglue")
 table
 
 # %% [markdown]
 # ## Which of the paper's gains stand?
 #
-# The paper gives no errors. With the sizes of the validation sets, its differences between cosine
-# and plain can be given 95% intervals, as of two independent shares. Two things they leave out: the
-# models answered the same rows, which makes the true ones somewhat narrower; and MultiRC's rows are
-# candidate answers that share a question, which makes its own wider. They are not corrected for
-# their number, so that one in twenty may miss by chance; CB's 56 rows are few for the
-# approximation. F1 is no share of right answers and is left out, and so is the mean.
+# The paper gives no errors. From the sizes of the validation sets, its differences between cosine
+# and plain can be given 95% intervals, as those of two independent shares. The intervals leave out
+# two things: the models answered the same rows, which makes the true ones somewhat narrower; and
+# MultiRC's rows are candidate answers that share a question, which makes its own wider. They are
+# not corrected for their number, so that one in twenty may miss by chance; CB's 56 rows are few for
+# the approximation. F1 is no share of right answers and is left out, and so is the mean.
 
 # %%
-sizes_of_tasks = load_paper("tab2_validation_sizes").set_index("column")["rows"]
+sizes_of_tasks = store.load_paper("tab2_validation_sizes").set_index("column")["rows"]
 rows = []
 for name in ("Mistral 650M", "Mistral 150M"):
     for column, n in sizes_of_tasks.items():
@@ -153,8 +190,8 @@ gains.set_index(["model", "column"]).round(3)
 # %% [markdown]
 # ## How to read it
 #
-# Ours: every variant minus the plain model of the same seed, in the mean over the ten columns. The
-# verdict of a row is plain where the interval over seeds holds zero: *no difference shown*.
+# Ours: each variant minus the plain model of the same seed, in the mean over the ten columns. Where
+# the interval over seeds includes zero, the row says *no difference shown*.
 
 # %%
 paired_differences(overall, ["size"], "value").round(3)
@@ -166,24 +203,24 @@ paired_differences(overall, ["size"], "value").round(3)
 # scatter; *contradicted* where it is lower for every size; else mixed, or no difference shown.
 
 # %%
-finding = cosine_improves_superglue(profile)
+finding = cosine_improves_superglue(settings.name)
 pd.Series(vars(finding)).to_frame("Table 2")
 
 # %% [markdown]
 # ## Deviations
 #
-# - At `tiny` the tasks are generated, and so small a model that has read so little answers by what
-#   goes with what, and cannot look names up. Columns on which all models guess add nothing but
-#   noise to the mean; they are kept, as in the paper.
-# - At `tiny` most labels of BoolQ, RTE and CB can be guessed from the passage alone (it tells
+# - At `tiny` the tasks are generated, and models this small, which have read this little, answer by
+#   association and cannot look names up. Columns on which all models guess add nothing but noise to
+#   the mean; they are kept, as in the paper.
+# - At `tiny` most labels of BoolQ, RTE and CB can be guessed from the passage alone (it says
 #   whether the hero is sad or happy, and that is what is asked), and none from the question alone.
 #   These are the columns in which the models are best.
 # - The harness's stock prompts are used as they are; they were not made for models this small.
-# - Prompts longer than the window lose their beginning, as the harness does it.
+# - Prompts longer than the window lose their beginning, as the harness implements it.
 # - The stock task of ReCoRD does not import on the library versions used; ours has the same
 #   prompts, and SQuAD's definitions of exact match and F1.
 # - The harness's stock MultiRC counts "no" as the answer to a right candidate; its accuracy is thus
-#   one minus what one expects. Stock definitions are left as they are.
+#   one minus the expected one. Stock definitions are left as they are.
 # - Of CB, F1 is the harness's mean over three classes. Ties and rounding of the paper are unknown.
 # - Standard errors of the harness are about rows, intervals over seeds about training: a difference
 #   is believed only if it exceeds the second.

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # Table 3 · Does the cosine term tell better stories?
+# # Table 3 · Does a model with the cosine term write better stories?
 #
 # **The paper's claim.** Models pretrained with the cosine term continue TinyStories better: a
 # language model as judge gives them higher scores for grammar, creativity, consistency and plot.
@@ -33,16 +33,17 @@
 # s_{i,\mathrm{seed}}.$$
 
 # %%
+from itertools import islice
+from random import Random
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from linlib import plots
+import linlib
+import storyworld
+from linlib import corpora, evaluate, parallel, plots, store, training
 from linlib.claims import cosine_improves_stories
-from linlib.evaluate.rubric import SCORES
-from linlib.experiments import obtain
-from linlib.intervals import paired_differences
-from linlib.profiles import load_profile
-from linlib.store import figures_folder, load_frame, load_paper
+from linlib.stats import paired_differences
 from linlib.tables import best_of_column, save_table, spread_table
 
 plots.use_style()
@@ -54,49 +55,113 @@ remeasure = False
 # %% [markdown]
 # ## Who judges, and can the judge be trusted?
 #
-# At `smoke` and `tiny` it is no language model but the generated world itself, which is known. It
-# reads every sentence back: *grammar* is the share of words in sentences that the world's grammar
-# admits, *creativity* the share of passages that are in no training story, *consistency* the share
-# of what is told that agrees with the beginning and the world (a sentence that cannot be read
-# agrees with nothing), and *plot* the share of a story's parts that are told in order. A true story
-# that is broken on purpose must lose what was broken; *creativity* alone does not know true from
-# broken, but only what was told before.
+# At `smoke` and `tiny` the judge is no language model but the generated world itself, whose rules
+# are known. It parses every sentence: *grammar* is the share of words in sentences that the world's
+# grammar admits, *creativity* the share of passages that are in no training story, *consistency*
+# the share of statements that agree with the beginning and with the world (a sentence that cannot
+# be parsed agrees with nothing), and *plot* the share of a story's parts that come in order. A true
+# story that is broken on purpose must lose the score of what was broken. *Creativity* is the
+# exception: it knows only what is new, not what is true.
 
 # %% tags=["nbval-check-output"]
-from random import Random
+record = next(storyworld.records("heldout"))
+beginning, ending = storyworld.render_story(record).split("\n\n", 1)
+sentences, words = storyworld.sentences(ending), ending.split()
+variations = {
+    "true": ending,
+    "sentences mixed": " ".join(Random(0).sample(sentences, len(sentences))),
+    "words mixed": " ".join(Random(0).sample(words, len(words))),
+    "one name": ending.replace(record.hero.name, record.helper.name),
+}
+judged = {
+    name: vars(storyworld.judge_completion(text, record, beginning))
+    for name, text in variations.items()
+}
+pd.DataFrame(judged).T.round(1)
 
-from linlib.corpora.storyworld import render_story
-from linlib.corpora.storyworld.dataset import records
-from linlib.corpora.storyworld.grammar import sentences
-from linlib.evaluate.world_judge import judge_completion
-
-record = next(records("heldout"))
-beginning, ending = render_story(record).split("\n\n", 1)
-mixed = " ".join(Random(0).sample(sentences(ending), len(sentences(ending))))
-nonsense = " ".join(Random(0).sample(ending.split(), len(ending.split())))
-stranger = ending.replace(record.hero.name, record.helper.name)
-told = {"true": ending, "sentences mixed": mixed, "words mixed": nonsense, "one name": stranger}
-judged = {name: judge_completion(text, record, beginning) for name, text in told.items()}
-pd.DataFrame({name: vars(scores) for name, scores in judged.items()}).T.round(1)
+# %% [markdown]
+# The true ending gets full marks. Mixed sentences are still sentences of this world, so that only
+# the plot suffers; of mixed words nothing can be parsed, and all scores are 0. A name that belongs
+# to another character contradicts the beginning and costs consistency alone. What the judge cannot
+# do is to like a story: a dull one that keeps all rules gets full marks as well.
 
 # %% [markdown]
 # ## The measurement
 #
-# One row a model, seed and story. The true endings of the same held-out stories are judged as well:
-# what a perfect storyteller of this world gets.
+# Each model continues the same beginnings (`complete`), with tokens sampled at the profile's
+# temperature from the whole softmax; where the text outgrows the window of its training, it goes on
+# with the newest half of the window in view. A model ends a story itself by beginning another
+# document; a sentence that was cut off by the limit of tokens does not count against it.
+#
+# - **The world as judge** (`judge_completion`). Beginnings are the first paragraphs of held-out
+#   stories. Since the record that a story was rendered from is known, so are its facts.
+# - **A chat model as judge** (`ChatJudge`). Beginnings are the first third of held-out TinyStories.
+#   The model gets the beginning, the continuation and the fixed rubric `evaluate.judge.RUBRIC`, and
+#   answers with four numbers, `samples` times for each story, so that a story has several rows.
+#   Model, endpoint, rubric, tokens and dollars go into the provenance.
+#
+# The true endings of the same stories are judged as well, under the name of a model: they get the
+# scores of a perfect writer of this world.
 
 # %%
-settings = load_profile(profile)
-frame = obtain("tab3_tinystories", settings, remeasure)
+settings = linlib.load_profile(profile)
+SCORES = evaluate.judge.SCORES
+TRUTH = dict.fromkeys(["model", "size", "variant"], "true ending") | {"seed": settings.seed}
+
+
+def measure():
+    window = settings.require("pretraining", "Table 3").length
+    evaluation = settings.require("evaluation", "Table 3")
+    chat = evaluate.judge.ChatJudge.from_environment() if evaluation.judge == "chat" else None
+    if chat:
+        texts = corpora.load_corpus("tinystories", "heldout")[: evaluation.prompts]["text"]
+        records, halves = None, [evaluate.generate.split_story(text) for text in texts]
+    else:
+        records = list(islice(storyworld.records("heldout"), evaluation.prompts))
+        halves = [storyworld.render_story(record).split("\n\n", 1) for record in records]
+    beginnings, endings = zip(*halves)
+
+    options = {"prompts": beginnings, "window": window, "temperature": evaluation.temperature}
+    options |= {"max_new_tokens": evaluation.max_new_tokens, "device": settings.device}
+    options |= {"batch_size": evaluation.batch_size}
+    runs = training.train_variants(settings)
+    items = [{"model": run.folder, "tokenizer": run.folder} | options for run in runs]
+    frames = parallel.side_by_side(evaluate.generate.complete, items, settings.workers)
+
+    frames = [frame.assign(**run.labels) for run, frame in zip(runs, frames)]
+    frames += [pd.DataFrame({"completion": endings, "finished": True}).assign(**TRUTH)]
+    given = {"story": range(len(beginnings)), "beginning": beginnings, "record": records}
+    stories = pd.concat([frame.assign(**given) for frame in frames], ignore_index=True)
+    stories = stories.fillna({"completion": ""})
+    if chat:
+        scores = chat.judge(stories["beginning"], stories["completion"], evaluation.samples)
+    else:
+        judged = stories[["completion", "record", "beginning", "finished"]].values
+        judged = [vars(storyworld.judge_completion(*one)) for one in judged]
+        scores = pd.DataFrame(judged).assign(story=stories.index)
+    scores["mean"] = scores[list(SCORES)].mean(axis=1)
+    labels = stories.loc[scores.pop("story"), [*TRUTH, "story"]].reset_index(drop=True)
+    examples = stories.query("story == 0")[[*labels, "completion", "finished", "beginning"]]
+    return {"": labels.join(scores), "_examples": examples}
+
+
+# %% [markdown]
+# One row per model and story (and sample of a chat judge). The second frame has the first story of
+# each model.
+
+# %%
+frame = linlib.result("tab3_tinystories", measure, settings, remeasure)
 frame.round(2).head()
 
 # %% [markdown]
-# ## What they tell
+# ## Some of the stories
 #
-# The same beginning, continued by one model of each kind. Numbers are fine, and so is reading.
+# The same beginning, continued by one model of each kind. Scores summarise; the texts themselves
+# show what a score stands for.
 
 # %%
-examples = load_frame("tab3_tinystories_examples", profile).drop_duplicates(["size", "variant"])
+name = "tab3_tinystories_examples"
+examples = store.load_frame(name, settings.name).drop_duplicates(["size", "variant"])
 pd.options.display.max_colwidth = 400
 examples.set_index(["size", "variant"])[["beginning", "completion"]].map(lambda text: text[:380])
 
@@ -104,7 +169,10 @@ examples.set_index(["size", "variant"])[["beginning", "completion"]].map(lambda 
 # ## What to expect
 #
 # If the claim holds, the points of the cosine models lie to the right of the plain ones. Bars are
-# 95% intervals over seeds, small dots single seeds; the dotted line is what the true endings get.
+# 95% intervals over seeds, small dots single seeds; the dotted line is the score of the true
+# endings. It bounds what any variant can gain: a score whose plain model is already at the line
+# cannot show an improvement, and one far below it may differ for reasons that have nothing to do
+# with the cosine term, such as a model that has not learned to write sentences yet.
 
 # %%
 runs = frame.groupby(["size", "variant", "seed"], sort=False)[[*SCORES, "mean"]].mean()
@@ -117,9 +185,10 @@ for row, size in zip(axes, sizes):
         rows = models[(models["size"] == size) & (models["score"] == score)]
         plots.interval_points(rows, "value", "score", "variant", ax, variants)
         ax.axvline(truth.query("score == @score")["value"].item(), ls=":", color="black")
-        ax.set(title=f"{score}, {size.removesuffix('-' + profile)}", yticks=[], xlim=(-0.3, 10.5))
+        ax.set(title=f"{score}, {size.removesuffix('-' + settings.name)}")
+        ax.set(yticks=[], xlim=(-0.3, 10.5))
 plots.legend(fig, axes[0, 0])
-plots.save(fig, figures_folder(profile) / "tab3_tinystories")
+plots.save(fig, store.figures_folder(settings.name) / "tab3_tinystories")
 plots.show(fig)
 
 # %% [markdown]
@@ -132,18 +201,18 @@ plots.show(fig)
 # %%
 table = models.assign(config=models["size"] + ", " + models["variant"])
 ours = best_of_column(spread_table(table, ["config"], "score", "value", digits=2, sign=""))
-paper = best_of_column(load_paper("tab3_tinystories").set_index("config"))
+paper = best_of_column(store.load_paper("tab3_tinystories").set_index("config"))
 top = spread_table(truth.assign(config="true ending"), ["config"], "score", "value", 2, "")
-table = pd.concat({"paper": paper, f"ours ({profile})": pd.concat([ours, top])})
+table = pd.concat({"paper": paper, f"ours ({settings.name})": pd.concat([ours, top])})
 table = table.rename_axis(["source", "config"])
-save_table(table, figures_folder(profile) / "tab3_tinystories")
+save_table(table, store.figures_folder(settings.name) / "tab3_tinystories")
 table
 
 # %% [markdown]
 # ## How to read it
 #
-# Each variant minus the plain model of the same seed, score by score, and a plain word on whether
-# that is more than the seeds' scatter. How far apart the stories of one model are is in the frame.
+# Each variant minus the plain model of the same seed, score by score, and whether that exceeds the
+# scatter of the seeds. The spread over the stories of one model is in the frame.
 
 # %%
 paired_differences(models, ["size", "score"], "value").round(2)
@@ -156,7 +225,7 @@ paired_differences(models, ["size", "score"], "value").round(2)
 # difference shown.
 
 # %%
-finding = cosine_improves_stories(profile)
+finding = cosine_improves_stories(settings.name)
 pd.Series(vars(finding)).to_frame("Table 3")
 
 # %% [markdown]
@@ -166,8 +235,9 @@ pd.Series(vars(finding)).to_frame("Table 3")
 #   itself: its scores are shares, and it cannot like a story. It is never to be read as GPT-4.
 # - At `gpu` and `paper` the judge is whatever model the endpoint serves; model, rubric, tokens and
 #   cost are in the provenance.
-# - The paper says neither how stories were drawn nor how many. Ours are drawn at the temperature of
-#   the profile, one continuation a beginning, the same beginnings for all models.
-# - Stories are longer than the window of the small models: they tell on with the newest half of the
-#   window in view, and may forget who was who. That counts against their consistency.
+# - The paper says neither by which rule stories were sampled nor how many. Ours are
+#   sampled at the temperature of the profile, one continuation per beginning, the same beginnings
+#   for all models.
+# - Stories are longer than the window of the small models: they continue with the newest half of
+#   the window in view, and may forget who was who. That counts against their consistency.
 # - An empty continuation gets 0 on everything.

@@ -26,5 +26,5 @@ def corpus():
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory, corpus):
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(corpus, 320, folder)
+    train_tokenizer(folder, corpus, 320)
     return folder

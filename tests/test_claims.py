@@ -5,30 +5,31 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from linlib import store
 from linlib.claims import CLAIMS, findings_table
-from linlib.report import END, START, update_readme
-from linlib.store import save_frames
+from linlib.report import END, START
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def stored(name, frame, suffix=""):
-    """Store a frame, beside a main one where it is a companion."""
-    record = {"seeds": [0], "device": "cpu", "wall_seconds": 1}
-    frames = {"": pd.DataFrame({"x": [0]}), suffix: frame}
-    save_frames(frames, name, "tiny", record)
+@pytest.fixture
+def stored(monkeypatch):
+    """A function that stores a frame in a store of this test alone."""
+    frames = {}
 
+    def load_frame(name, profile_name):
+        if name not in frames:
+            raise FileNotFoundError(f"{name} was never measured at {profile_name}")
+        return frames[name].copy()
 
-@pytest.fixture(autouse=True)
-def own_store(request, tmp_path, monkeypatch):
-    if "the_readme" not in request.node.name:
-        monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    monkeypatch.setattr(store, "load_frame", load_frame)
+    return frames.__setitem__
 
 
 @pytest.mark.parametrize(
     ("score", "verdict"), [(0.98, "supported"), (0.93, "mixed"), (0.6, "contradicted")]
 )
-def test_near_linear(score, verdict):
+def test_near_linear(stored, score, verdict):
     rows = {"model": ["a", "b"], "protocol": "stream", "tokens": "all", "linearity_score": score}
     stored("fig1_linearity_profiles", pd.DataFrame({**rows, "linearity_no_residual": 0.5}))
     finding = CLAIMS["01_fig1_linearity_profiles"]("tiny")
@@ -40,7 +41,7 @@ def test_near_linear(score, verdict):
     ("ends", "verdict"),
     [((0.8, 0.7), "supported"), ((0.8, 0.95), "mixed"), ((0.95, 0.99), "contradicted")],
 )
-def test_falls_in_pretraining(ends, verdict):
+def test_falls_in_pretraining(stored, ends, verdict):
     rows = [
         {"model": model, "step": step, "tokens": "all", "linearity_score": score}
         for model, end in zip("ab", ends, strict=True)
@@ -54,7 +55,7 @@ def test_falls_in_pretraining(ends, verdict):
     ("medians", "verdict"),
     [([0.1, 0.2, 0.3], "supported"), ([0.1, 0.2, 3], "mixed"), ([0.1, 2, 3], "contradicted")],
 )
-def test_contributes_little(medians, verdict):
+def test_contributes_little(stored, medians, verdict):
     rows = {"quantity": "ratio", "tokens": "no first position", "median": medians}
     stored("fig3_norms", pd.DataFrame(rows))
     assert CLAIMS["03_fig3_norms"]("tiny").verdict == verdict
@@ -70,7 +71,7 @@ def test_contributes_little(medians, verdict):
         ({"s": 0.0, "m": 0.0}, "no difference shown"),
     ],
 )
-def test_cosine_lowers_linearity(changes, verdict):
+def test_cosine_lowers_linearity(stored, changes, verdict):
     rows = [
         {"size": size, "pair": pair, "variant": variant, "seed": seed, "at": at,
          "linearity_no_residual": 0.6 + seed / 1000
@@ -81,7 +82,7 @@ def test_cosine_lowers_linearity(changes, verdict):
         for variant in ("plain", pair)
         for seed, wobble in ((0, -0.01), (1, 0), (2, 0.01))
     ]  # fmt: skip
-    stored("fig4_regularised_linearity", pd.DataFrame(rows), "_comparison")
+    stored("fig4_regularised_linearity_comparison", pd.DataFrame(rows))
     finding = CLAIMS["04_fig4_regularised_linearity"]("tiny")
     assert finding.verdict == verdict
     assert f"m {changes['m']:+.2f} [" in finding.ours
@@ -90,10 +91,10 @@ def test_cosine_lowers_linearity(changes, verdict):
 @pytest.mark.parametrize(
     ("kurtosis", "verdict"), [([3, 4], "supported"), ([0, 3], "mixed"), ([0, 0], "contradicted")]
 )
-def test_long_tails(kurtosis, verdict):
+def test_long_tails(stored, kurtosis, verdict):
     rows = {"tokens": "all", "excess_kurtosis": kurtosis, "gaussian_excess_kurtosis": 1}
     frame = pd.DataFrame({**rows, "worst_share": 0.08})
-    stored("fig9_error_tails", frame, "_statistics")
+    stored("fig9_error_tails_statistics", frame)
     finding = CLAIMS["09_fig9_error_tails"]("tiny")
     assert finding.verdict == verdict and "hold 8% of" in finding.ours
 
@@ -109,7 +110,7 @@ def test_long_tails(kurtosis, verdict):
         ({"boolq": 0.1, "cb": 0.2}, 0.0, 0.0, 0.5, "no difference shown"),
     ],
 )
-def test_fine_tuning_raises_linearity(tuned, shuffled, modelled, noise, verdict):
+def test_fine_tuning_raises_linearity(stored, tuned, shuffled, modelled, noise, verdict):
     trainings = {"task": tuned, "shuffled labels": dict.fromkeys(tuned, shuffled),
                  "language modelling": dict.fromkeys(tuned, modelled)}  # fmt: skip
     rows = [
@@ -119,7 +120,7 @@ def test_fine_tuning_raises_linearity(tuned, shuffled, modelled, noise, verdict)
         for task, change in cells.items()
         for seed, wobble in ((0, -1), (1, 0), (2, 1))
     ]  # fmt: skip
-    save_frames({"": pd.DataFrame(rows)}, "tab1_finetuning", "tiny", {"seeds": [0]})
+    stored("tab1_finetuning", pd.DataFrame(rows))
     finding = CLAIMS["10_tab1_finetuning"]("tiny")
     assert finding.verdict == verdict
     positive = sum(change > 0 for change in tuned.values())
@@ -128,9 +129,9 @@ def test_fine_tuning_raises_linearity(tuned, shuffled, modelled, noise, verdict)
 
 
 ABILITIES = {
-    "05_fig5_probing": ("fig5_probing", "", "accuracy", {"control": "trained", "layer": 1}),
-    "11_tab2_superglue": ("tab2_superglue", "_mean", "value", {}),
-    "12_tab3_tinystories": ("tab3_tinystories", "", "mean", {}),
+    "05_fig5_probing": ("fig5_probing", "accuracy", {"control": "trained", "layer": 1}),
+    "11_tab2_superglue": ("tab2_superglue_mean", "value", {}),
+    "12_tab3_tinystories": ("tab3_tinystories", "mean", {}),
 }
 
 
@@ -144,8 +145,8 @@ ABILITIES = {
         ({"s": 0.0, "m": 0.0}, "no difference shown"),
     ],
 )
-def test_what_the_cosine_term_improves(claim, changes, verdict):
-    name, suffix, value, more = ABILITIES[claim]
+def test_what_the_cosine_term_improves(stored, claim, changes, verdict):
+    name, value, more = ABILITIES[claim]
     rows = [
         {"size": size, "variant": variant, "seed": seed, **more,
          value: 0.5 + seed / 1000 + (change + wobble) * (variant == "cosine-0.5")
@@ -154,15 +155,14 @@ def test_what_the_cosine_term_improves(claim, changes, verdict):
         for variant in ("plain", "mse-0.5", "cosine-0.5")
         for seed, wobble in ((0, -0.01), (1, 0), (2, 0.01))
     ]  # fmt: skip
-    frames = {"": pd.DataFrame({"x": [0]}), suffix: pd.DataFrame(rows)}
-    save_frames(frames, name, "tiny", {"seeds": [0, 1, 2]})
+    stored(name, pd.DataFrame(rows))
     finding = CLAIMS[claim]("tiny")
     assert finding.verdict == verdict
-    scale = 100 if suffix else 1
+    scale = 100 if value == "value" else 1
     assert f"m {scale * changes['m']:+.1f}"[:6] in finding.ours
 
 
-def test_probes_of_controls_and_of_layer_zero_have_no_part_in_the_verdict():
+def test_probes_of_controls_and_of_layer_zero_have_no_part_in_the_verdict(stored):
     rows = [
         {"size": "s", "variant": variant, "seed": seed, "control": control, "layer": layer,
          "accuracy": 0.5 + better * (variant == "cosine-0.5")}
@@ -172,48 +172,43 @@ def test_probes_of_controls_and_of_layer_zero_have_no_part_in_the_verdict():
             ("trained", 1, 0), ("trained", 0, 0.4), ("shuffled labels", 1, 0.4)
         )
     ]  # fmt: skip
-    save_frames({"": pd.DataFrame(rows)}, "fig5_probing", "tiny", {"seeds": [0, 1, 2]})
+    stored("fig5_probing", pd.DataFrame(rows))
     assert CLAIMS["05_fig5_probing"]("tiny").verdict == "no difference shown"
 
 
-def test_one_seed_shows_nothing():
+def test_one_seed_shows_nothing(stored):
     rows = [{"model": "m", "task": "cb", "training": training, "seed": 0,
              "delta_linearity_no_residual": 0.5}
             for training in ("task", "shuffled labels", "language modelling")]  # fmt: skip
-    save_frames({"": pd.DataFrame(rows)}, "tab1_finetuning", "tiny", {"seeds": [0]})
+    stored("tab1_finetuning", pd.DataFrame(rows))
     assert CLAIMS["10_tab1_finetuning"]("tiny").verdict == "no difference shown"
 
 
-def test_what_is_not_measured_has_no_row():
+def test_what_is_not_measured_has_no_row(stored):
     stored("fig3_norms", pd.DataFrame({"quantity": ["ratio"], "tokens": "no first position",
                                        "median": 0.1}))  # fmt: skip
     table = findings_table("tiny", "notebooks").splitlines()
     assert len(table) == 3 and table[2].startswith("| [Figure 3](notebooks/03_fig3_norms.ipynb) |")
 
 
-def test_the_table_goes_between_the_markers_of_a_page(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
-    update_readme(page, "tiny")
-    text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    page.write_text(f"before\n{START}\nafter\n")
-    with pytest.raises(ValueError, match="lacks the markers"):
-        update_readme(page, "tiny")
-    assert page.read_text() == f"before\n{START}\nafter\n"
-
-
-def test_the_readme_shows_the_findings_of_the_committed_results():
+def test_the_readme_shows_the_findings_of_the_committed_results(monkeypatch):
+    monkeypatch.delenv("LINLIB_ROOT", raising=False)
     shown = README.read_text().partition(START)[2].partition(END)[0].strip()
     assert shown == findings_table("tiny", "notebooks")
     assert len(shown.splitlines()) == 2 + len(CLAIMS)
 
 
-def curves(added, n_removed=1):
-    """The same curve for both models: what removing blocks adds, with its interval."""
+def test_a_size_without_the_cosine_term_shows_nothing(stored):
+    rows = {"size": "s", "variant": ["plain", "mse-0.5"], "seed": 0, "value": [0.5, 0.6]}
+    stored("tab2_superglue_mean", pd.DataFrame(rows))
+    assert CLAIMS["11_tab2_superglue"]("tiny").verdict == "no difference shown"
+
+
+def curves(stored, added):
+    """The same curve for both models: the loss added by removing one block, with its interval."""
     low, high = added
     for name, model in (("fig6_pruning_first", "a"), ("fig7_pruning_second", "b")):
-        row = {"model": model, "method": "removed", "n_removed": n_removed}
+        row = {"model": model, "method": "removed", "n_removed": 1}
         row |= {"added": (low + high) / 2, "added_low": low, "added_high": high}
         stored(name, pd.DataFrame([row]))
 
@@ -222,8 +217,8 @@ def curves(added, n_removed=1):
     ("added", "verdict"),
     [((0.01, 0.05), "supported"), ((0.05, 0.15), "mixed"), ((0.2, 0.3), "contradicted")],
 )
-def test_removal_costs_little(added, verdict):
-    curves(added)
+def test_removal_costs_little(stored, added, verdict):
+    curves(stored, added)
     finding = CLAIMS["06_fig6_pruning_first"]("tiny")
     assert finding.verdict == verdict
     assert f"a {sum(added) / 2:+.2f} [{added[0]:+.2f}, {added[1]:+.2f}]" in finding.ours
@@ -239,7 +234,7 @@ def test_removal_costs_little(added, verdict):
         (0.0, 0.0, "no difference shown"),
     ],
 )
-def test_replacement_beats_removal(replaced, distilled, verdict):
+def test_replacement_beats_removal(stored, replaced, distilled, verdict):
     noise = [-0.01, 0.01, -0.02, 0.02]
     for name, model in (("fig6_pruning_first", "a"), ("fig7_pruning_second", "b")):
         rows = [
@@ -251,12 +246,36 @@ def test_replacement_beats_removal(replaced, distilled, verdict):
             )
             for window, e in enumerate(scale * value for value in noise)
         ]
-        stored(name, pd.DataFrame(rows), "_windows")
+        stored(f"{name}_windows", pd.DataFrame(rows))
     finding = CLAIMS["07_fig7_pruning_second"]("tiny")
     assert finding.verdict == verdict
     assert "removed -> replaced: " in finding.ours
     if replaced:
         assert f"removed -> replaced: {-replaced:+.3f}" in finding.ours
+
+
+@pytest.mark.parametrize("name", ["fig6_pruning_first", "fig7_pruning_second"])
+def test_one_curve_of_the_two_is_enough(stored, name):
+    row = {"model": "a", "method": "removed", "n_removed": 1}
+    row |= {"added": 0.2, "added_low": 0.15, "added_high": 0.25}
+    stored(name, pd.DataFrame([row]))
+    finding = CLAIMS["06_fig6_pruning_first"]("tiny")
+    assert finding.verdict == "contradicted"
+    assert finding.ours.endswith("a +0.20 [+0.15, +0.25]")
+    rows = [
+        {"model": "a", "n_removed": 1, "method": method, "window": window, "loss": loss}
+        for method, mean in (("removed", 5.0), ("replaced", 4.0), ("replaced + distilled", 3.0))
+        for window, loss in enumerate((mean, mean + 0.01 * mean))
+    ]
+    stored(f"{name}_windows", pd.DataFrame(rows))
+    finding = CLAIMS["07_fig7_pruning_second"]("tiny")
+    assert finding.verdict == "supported" and "of 1 cells" in finding.ours
+
+
+@pytest.mark.parametrize("claim", ["06_fig6_pruning_first", "07_fig7_pruning_second"])
+def test_a_claim_about_curves_needs_one_of_them(stored, claim):
+    with pytest.raises(FileNotFoundError, match="fig6_pruning_first.* was never measured"):
+        CLAIMS[claim]("tiny")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +287,7 @@ def test_replacement_beats_removal(replaced, distilled, verdict):
         (0.25, 0.1, 0.1, 0.25, "no difference shown"),
     ],
 )
-def test_replacement_keeps_accuracy(dense, removed, replaced, distilled, verdict):
+def test_replacement_keeps_accuracy(stored, dense, removed, replaced, distilled, verdict):
     accuracies = {
         "dense": dense,
         "removed": removed,

@@ -4,7 +4,13 @@ import pytest
 import torch
 from datasets import Dataset
 
-from linlib.corpora import corpus_sha256, hub, load_corpus, packed_windows, text_windows
+from linlib import corpora, store
+from linlib.corpora import (
+    character_windows,
+    load_corpus,
+    load_task,
+    token_windows,
+)
 from linlib.corpora.pydocs import docstrings, opening_of, prose_paragraphs
 from linlib.corpora.pydocs import load as extract_pydocs
 from linlib.models import load_tokenizer
@@ -38,9 +44,9 @@ def test_pydocs_splits_share_no_file_and_no_paragraph_opens_like_another(pydocs)
 def test_pydocs_extracted_again_from_nothing_is_the_same(pydocs, tmp_path, monkeypatch):
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
     again = extract_pydocs("heldout")
-    assert list((tmp_path / "data" / "cache" / "pydocs").glob("*/text.parquet"))
-    assert corpus_sha256(again) == corpus_sha256(pydocs["heldout"])
-    assert corpus_sha256(again) != corpus_sha256(pydocs["train"])
+    assert list((tmp_path / "data" / "cache" / "pydocs_text").glob("*/value.parquet"))
+    assert store.identity(again) == store.identity(pydocs["heldout"])
+    assert store.identity(again) != store.identity(pydocs["train"])
 
 
 def test_prose_is_kept_and_the_rest_of_a_docstring_is_not():
@@ -62,7 +68,7 @@ def test_prose_is_kept_and_the_rest_of_a_docstring_is_not():
     ]
 
 
-def test_docstrings_are_told_from_strings_in_code():
+def test_docstrings_are_distinguished_from_strings_in_code():
     source = 'def f():\n    """First."""\n    x = """not this"""\n\nclass C:\n    r"""Second."""\n'
     assert list(docstrings(source)) == ["First.", "Second."]
 
@@ -74,9 +80,9 @@ def test_the_tokenizer_round_trips_any_text(tokenizer_folder):
     assert tokenizer.pad_token != tokenizer.eos_token != tokenizer.bos_token
 
 
-def test_packed_windows_hold_the_corpus_in_order(corpus, tokenizer_folder):
+def test_token_windows_hold_the_corpus_in_order(corpus, tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
-    windows = packed_windows(corpus, tokenizer, 32)
+    windows = token_windows(corpus, tokenizer, length=32)
     assert (windows[:, 0] == tokenizer.bos_token_id).all()
     joined = windows[:, 1:].flatten().tolist()
     expected = []
@@ -84,12 +90,12 @@ def test_packed_windows_hold_the_corpus_in_order(corpus, tokenizer_folder):
         expected += [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
     assert joined == expected[: len(joined)]
     assert len(expected) - len(joined) < 31
-    assert (packed_windows(corpus, tokenizer, 32, 5) == windows[:5]).all()
+    assert (token_windows(corpus, tokenizer, length=32, n_windows=5) == windows[:5]).all()
 
 
-def test_text_windows_are_the_official_ones(corpus, tokenizer_folder):
+def test_character_windows_are_the_official_ones(corpus, tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
-    input_ids, mask = text_windows(corpus, tokenizer, n_windows=4, n_characters=512)
+    input_ids, mask = character_windows(corpus, tokenizer, n_windows=4, n_characters=512)
     texts = [tokenizer.decode(row[m.bool()]) for row, m in zip(input_ids, mask, strict=True)]
     assert [len(text) for text in texts] == [512] * 4
     assert "\n\n".join(corpus["text"]).startswith("".join(texts))
@@ -99,14 +105,24 @@ def test_text_windows_are_the_official_ones(corpus, tokenizer_folder):
 # ---------------------------------------------------------------- bad input
 
 
-def test_a_corpus_shorter_than_asked_is_refused(corpus, tokenizer_folder):
+def test_text_that_is_too_short_is_refused(corpus, tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
-    with pytest.raises(ValueError, match=r"shorter than asked: \d+ tokens .* 10000 were asked"):
-        packed_windows(corpus, tokenizer, 32, 10_000)
-    with pytest.raises(ValueError, match=r"shorter than asked: .* of 512, and 1000 were asked"):
-        text_windows(corpus, tokenizer, 1000)
-    with pytest.raises(ValueError, match="shorter than asked"):
-        packed_windows(Dataset.from_dict({"text": ["word"]}), tokenizer, 32)
+    with pytest.raises(
+        ValueError, match=r"shorter than requested: \d+ tokens .* 10000 were requested"
+    ):
+        token_windows(corpus, tokenizer, length=32, n_windows=10_000)
+    with pytest.raises(
+        ValueError, match=r"shorter than requested: .* of 512, and 1000 were requested"
+    ):
+        character_windows(corpus, tokenizer, 1000)
+    with pytest.raises(ValueError, match="shorter than requested"):
+        token_windows(["word"], tokenizer, length=32)
+
+
+@pytest.mark.parametrize("size", [{"length": 1}, {"n_windows": 0}])
+def test_windows_of_no_size_are_refused(corpus, tokenizer_folder, size):
+    with pytest.raises(ValueError, match="at least 2 tokens and there is at least 1 of them"):
+        token_windows(corpus, load_tokenizer(tokenizer_folder), **size)
 
 
 @pytest.mark.parametrize("role", ["bos", "pad"])
@@ -115,7 +131,8 @@ def test_a_tokenizer_without_the_token_needed_is_refused(corpus, tokenizer_folde
     setattr(tokenizer, f"{role}_token", None)
     message = rf"has no {role} token.*load_tokenizer\(\.\.\., {role}_token='<\|eos\|>'\)"
     with pytest.raises(ValueError, match=message):
-        packed_windows(corpus, tokenizer, 8) if role == "bos" else text_windows(corpus, tokenizer)
+        windows = token_windows if role == "bos" else character_windows
+        windows(corpus, tokenizer)
 
 
 def test_unknown_names_are_listed():
@@ -123,30 +140,95 @@ def test_unknown_names_are_listed():
         load_corpus("pydoc", "train")
     with pytest.raises(ValueError, match=r"unknown split 'test'.*'train', 'heldout'"):
         load_corpus("pydocs", "test")
-    with pytest.raises(FileNotFoundError, match="'Salesforce/wikitext' could not be had"):
+    with pytest.raises(FileNotFoundError, match="'Salesforce/wikitext' is not available"):
         load_corpus("wikitext-2", "heldout")
 
 
-def test_windows_stop_where_they_are_told_to(corpus, tokenizer_folder):
+def test_windows_stop_at_the_number_given(corpus, tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
-    everything = packed_windows(corpus, tokenizer, 16)
-    some = packed_windows(corpus, tokenizer, 16, at_most=7)
+    everything = token_windows(corpus, tokenizer, length=16)
+    some = token_windows(corpus, tokenizer, length=16, at_most=7)
     assert torch.equal(some, everything[:7])
-    assert torch.equal(packed_windows(corpus, tokenizer, 16, at_most=10**6), everything)
+    assert torch.equal(token_windows(corpus, tokenizer, length=16, at_most=10**6), everything)
 
 
 def test_a_hub_corpus_may_keep_its_texts_in_another_column(monkeypatch):
     rows = Dataset.from_dict({"textbook": ["One lesson.", " ", "Two."], "source": ["a", "b", "c"]})
-    monkeypatch.setattr(hub, "load_dataset", lambda *args, **options: rows)
-    load = hub.loader("some/books", None, {"train": "train"}, column="textbook")
-    assert load("train")[:] == {"text": ["One lesson.", "Two."]}
+    monkeypatch.setattr(corpora, "load_dataset", lambda *args, **options: rows)
+    texts = corpora._hub("some/books", "train", column="textbook")
+    assert texts[:] == {"text": ["One lesson.", "Two."]}
     with pytest.raises(ValueError, match=r"'some/books' has columns \['textbook', 'source'\]"):
-        hub.loader("some/books", None, {"train": "train"})("train")
+        corpora._hub("some/books", "train")
 
 
 def test_corpora_are_read_in_turn_until_one_ends():
     stories = Dataset.from_dict({"text": ["s1", "s2", "s3"]})
     lessons = Dataset.from_dict({"text": ["l1", "l2"]})
-    both = hub.in_turn(lambda split: stories, lambda split: lessons)("train")
+    both = corpora._in_turn(stories, lessons)
     assert both["text"][:4] == ["s1", "l1", "s2", "l2"]
     assert set(both["text"]) <= {"s1", "l1", "s2", "l2", "s3"}
+
+
+def test_a_corpus_records_itself_in_the_provenance(monkeypatch, corpus):
+    monkeypatch.setitem(corpora.CORPORA, "fables", lambda split: corpus)
+    for _ in range(2):  # the second time it is not read again
+        with store.recording() as opened:
+            assert load_corpus("fables", "heldout") is corpus
+        assert opened == {"corpora": {"fables (heldout)": store.identity(corpus)}}
+
+
+# ---------------------------------------------------------------- labelled tasks
+
+
+def test_tasks_come_from_storyworld_or_from_a_folder(tmp_path):
+    rows = load_task("storyworld", "boolq", "train", 12)
+    (tmp_path / "boolq").mkdir()
+    rows.to_parquet(tmp_path / "boolq" / "train.parquet")
+    rows.select(range(4)).to_parquet(tmp_path / "boolq" / "validation.parquet")
+    assert load_task(str(tmp_path), "boolq", "train")[:] == rows[:]
+    some = load_task(str(tmp_path), "boolq", "train", 5)
+    assert len(some) == 5 and set(some["idx"]) < set(rows["idx"])
+    with store.recording() as opened:
+        assert len(load_task(str(tmp_path), "boolq", "validation", 9)) == 4
+    assert list(opened["corpora"]) == [f"boolq of {tmp_path.name} (validation, 4 rows)"]
+
+
+def test_a_folder_supplies_any_task_by_its_name(tmp_path):
+    rows = load_task("storyworld", "copa", "validation", 4)
+    (tmp_path / "copa").mkdir()
+    rows.to_parquet(tmp_path / "copa" / "validation.parquet")
+    assert load_task(str(tmp_path), "copa", "validation")[:] == rows[:]
+
+
+def test_preference_pairs_are_a_task_and_its_splits_differ():
+    pairs = {
+        split: load_task("storyworld", corpora.PREFERENCES, split, 6)
+        for split in ("train", "validation")
+    }
+    assert all(rows.column_names == ["chosen", "rejected"] for rows in pairs.values())
+    assert not set(pairs["train"]["chosen"]) & set(pairs["validation"]["chosen"])
+
+
+def test_a_folder_must_have_the_split(tmp_path):
+    rows = load_task("storyworld", "cb", "train", 4)
+    (tmp_path / "cb").mkdir()
+    rows.to_parquet(tmp_path / "cb" / "train.parquet")
+    with pytest.raises(ValueError, match=r'Unknown split "validation".*\[.train.\]'):
+        load_task(str(tmp_path), "cb", "validation")
+
+
+def test_unknown_tasks_splits_and_sources_are_named():
+    with pytest.raises(ValueError, match="unknown task 'squad' of storyworld; choose from"):
+        load_task("storyworld", "squad", "train", 4)
+    with pytest.raises(ValueError, match="unknown task 'rte' of hub; choose from"):
+        load_task("hub", "rte", "train", 4)
+    with pytest.raises(ValueError, match="unknown split 'test' of task 'cb'"):
+        load_task("storyworld", "cb", "test", 4)
+    with pytest.raises(ValueError, match="storyworld has no end: say how many rows of 'cb'"):
+        load_task("storyworld", "cb", "train")
+    with pytest.raises(
+        FileNotFoundError, match="no folder .*boolq with rows of task 'boolq'; a source"
+    ):
+        load_task("/nowhere", "boolq", "train")
+    with pytest.raises(FileNotFoundError, match="task 'boolq' is not available from the Hugging"):
+        load_task("hub", "boolq", "train")

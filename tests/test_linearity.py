@@ -168,7 +168,7 @@ assert {setting_kept}
         ),
     ],
 )
-def test_a_session_that_allows_bfloat16_products_cannot_spoil_the_moments(setting, setting_kept):
+def test_moments_stay_exact_where_bfloat16_products_are_allowed(setting, setting_kept):
     code = LOW_PRECISION.format(setting=setting, setting_kept=setting_kept)
     here = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True)

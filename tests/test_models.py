@@ -1,6 +1,5 @@
 """Every architecture, on a tiny random config: where the blocks are and what the stream is."""
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -12,9 +11,7 @@ from linlib.models import (
     final_states,
     load_model,
     load_tokenizer,
-    replace_blocks,
     residual_stream,
-    skip_blocks,
     watch_blocks,
 )
 
@@ -96,58 +93,6 @@ def test_the_stream_is_complete_and_ends_before_the_final_norm(name):
         assert not torch.allclose(stream[-1], own, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_edits_change_just_the_blocks_named_and_are_undone(name):
-    model = tiny_model(name)
-    before = logits(model, tokens())
-    attributes = [dict(vars(block)) for block in decoder_blocks(model)]
-    with torch.no_grad(), skip_blocks(model, [1]):
-        stream = residual_stream(model, tokens())
-        torch.testing.assert_close(stream[1], stream[2], atol=0, rtol=0)
-        assert not torch.equal(stream[2], stream[3])
-    with torch.no_grad(), replace_blocks(model, {range(0, 2): lambda states: 2 * states}):
-        stream = residual_stream(model, tokens())
-        torch.testing.assert_close(2 * stream[0], stream[2], atol=0, rtol=0)
-        assert logits(model, tokens()).shape == before.shape
-    assert torch.equal(logits(model, tokens()), before)
-    assert [dict(vars(block)) for block in decoder_blocks(model)] == attributes
-
-
-@pytest.mark.parametrize("name", ["gpt2", "bloom", "llama", "gemma3_text"])
-def test_generation_works_with_blocks_skipped(name):
-    model = tiny_model(name)
-    limits = dict(max_new_tokens=4, do_sample=False, pad_token_id=0)
-    use_cache = model.generation_config.use_cache
-    with skip_blocks(model, [0]):
-        generated = model.generate(tokens(), **limits)
-        expected = tokens()
-        for _ in range(4):
-            chosen = logits(model, expected)[:, -1].argmax(-1, keepdim=True)
-            expected = torch.cat([expected, chosen], dim=1)
-    assert torch.equal(generated[:, :16], expected[:, : generated.shape[1]])
-    assert model.generation_config.use_cache == use_cache
-
-
-def test_an_edit_is_undone_after_an_exception():
-    model = tiny_model("llama")
-    before, use_cache = logits(model, tokens()), model.config.use_cache
-    with pytest.raises(RuntimeError, match="inside"), skip_blocks(model, [0, 2]):
-        assert not torch.equal(logits(model, tokens()), before)
-        raise RuntimeError("inside")
-    assert torch.equal(logits(model, tokens()), before)
-    assert model.config.use_cache == use_cache
-
-
-def test_an_edit_keeps_a_forward_that_someone_else_patched():
-    model = tiny_model("gpt2")
-    block = decoder_blocks(model)[0]
-    block.forward = patched = lambda states, *_args, **_kwargs: states + 1
-    with skip_blocks(model, [0]), torch.no_grad():
-        stream = residual_stream(model, tokens())
-        assert torch.equal(stream[0], stream[1])
-    assert block.forward is patched
-
-
 def test_watching_stops_after_an_exception():
     model = tiny_model("llama")
     with pytest.raises(RuntimeError), watch_blocks(model, lambda *_: 1 / 0):
@@ -186,56 +131,23 @@ def test_load_model_opens_a_saved_folder(tmp_path):
 # ---------------------------------------------------------------- bad input
 
 
-def test_a_missing_path_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no model folder at .*nowhere.*save_pretrained"):
-        load_model(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no model folder at"):
-        load_tokenizer("./nowhere")
-
-
-def test_a_hub_id_that_cannot_be_had_says_so(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match="no model 'nobody/nothing' at revision 'step7'"):
-        load_model("nobody/nothing", revision="step7")
-
-
 @pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (transformers.T5Config(), "'t5' is an encoder-decoder"),
-        (transformers.BertConfig(), "'bert' is an encoder; linlib measures decoder-only"),
-        (transformers.MambaConfig(), r"'mamba' is not in the table linlib\.models\.ARCHITECTURES"),
-    ],
+    "config", [transformers.T5Config(), transformers.BertConfig(), transformers.MambaConfig()]
 )
-def test_other_kinds_of_model_are_refused_by_name(tmp_path, config, message):
+def test_other_kinds_of_model_are_refused_by_name(tmp_path, config):
     config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    kind = config.model_type
+    message = rf"'{kind}' is not in the table linlib\.models\.ARCHITECTURES of decoder-only models"
+    with pytest.raises(ValueError, match=rf"{message}.*add a line .*\['{kind}'\] ="):
         load_model(tmp_path)
-
-
-def test_block_indices_are_checked():
-    model = tiny_model("llama")
-    with pytest.raises(IndexError, match=r"block 3 does not exist: .* blocks 0 \.\. 2"):
-        skip_blocks(model, [3]).__enter__()
-    with pytest.raises(ValueError, match="block 1 is named twice"):
-        replace_blocks(model, {1: torch.tanh, range(0, 2): torch.tanh}).__enter__()
-    with pytest.raises(ValueError, match="non-empty range of step 1"):
-        replace_blocks(model, {range(2, 2): torch.tanh}).__enter__()
 
 
 def test_a_missing_cuda_device_is_named(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     tiny_model("gpt2").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="device 'cuda' was asked for, but torch finds no CUDA"):
+    with pytest.raises(ValueError, match="device 'cuda' was requested, but torch finds no CUDA"):
         load_model(tmp_path, device="cuda")
-
-
-def test_block_indices_of_numpy_are_indices():
-    model = tiny_model("llama")
-    with torch.no_grad(), skip_blocks(model, np.array([1])):
-        stream = residual_stream(model, tokens())
-    assert torch.equal(stream[1], stream[2])
 
 
 def test_a_tokenizer_role_must_be_in_the_vocabulary(tokenizer_folder):

@@ -30,15 +30,67 @@ def ax():
     plt.close(fig)
 
 
-def test_a_profile_draws_every_model_and_the_null_line(ax):
+def drawn(ax, group, groups, alpha=None):
+    """The lines with data in the colour of a group, seeds among them where alpha is 0.5."""
+    colour = plots.palette(groups)[group]
+    lines = (line for line in ax.get_lines() if len(line.get_xdata()))
+    return [line for line in lines if line.get_color() == colour and line.get_alpha() == alpha]
+
+
+def labels(ax):
+    """What the figure's legend would say, in its order."""
+    return ax.get_legend_handles_labels()[1]
+
+
+def test_a_profile_draws_all_models_and_the_null_line(ax):
     plots.linearity_lines(profile_frame(), "score", ax, band="score")
-    lines = {line.get_label(): line for line in ax.get_lines()}
-    assert set(lines) == {"A", "B", "noise would score, d/(n-1)"}
-    np.testing.assert_allclose(lines["A"].get_ydata(), [0.25, 0.5])
-    assert lines["A"].get_color() != lines["B"].get_color()
-    assert lines["A"].get_marker() != lines["B"].get_marker()
-    assert len(ax.collections) == 2  # the bands
-    assert "depth" in ax.get_xlabel()
+    assert labels(ax) == ["A", "B", "noise would score, d/(n-1)"]
+    ((a,), (b,)) = (drawn(ax, group, "AB") for group in "AB")
+    np.testing.assert_allclose(a.get_xydata(), [[0.5, 0.25], [1, 0.5]])
+    assert (a.get_marker(), b.get_marker()) == tuple(plots.markers("AB").values())
+    handles = dict(zip(labels(ax), ax.get_legend_handles_labels()[0], strict=True))
+    assert handles["A"].get_color() == a.get_color()
+    assert handles["A"].get_marker() == a.get_marker() and a.get_linestyle() == "--"
+    first, second = (band.get_paths()[0].vertices[:, 1] for band in ax.collections)
+    assert (first.min(), first.max()) == pytest.approx((0.15, 0.6))  # the columns of the frame
+    assert "depth" in ax.get_xlabel() and ax.get_legend() is None
+
+
+def test_a_baseline_is_thin_and_has_one_label_for_all_models(ax):
+    plots.thin_lines(profile_frame(), "score", ax, "no change")
+    assert labels(ax) == ["no change"]
+    for group in "AB":
+        (line,) = drawn(ax, group, "AB", alpha=0.8)
+        np.testing.assert_allclose(line.get_ydata(), [0.25, 0.5])
+        assert line.get_linewidth() < 1
+
+
+def quartiles():
+    rows = [
+        {"model": "A", "quantity": quantity, "layer": layer, "depth": layer / 2,
+         "q25": centre + layer - 0.5, "median": centre + layer, "q75": centre + layer + 1}
+        for quantity, centre in (("stream_norm", 10), ("delta_norm", 1), ("ratio", 0))
+        for layer in (1, 2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_quartiles_are_a_band_about_the_median(ax):
+    plots.quartile_lines(quartiles().query("quantity == 'ratio'"), ax)
+    (line,) = drawn(ax, "A", "A")
+    np.testing.assert_allclose(line.get_xydata(), [[0.5, 1], [1, 2]])
+    (band,) = ax.collections
+    edge = band.get_paths()[0].vertices
+    assert (edge[:, 1].min(), edge[:, 1].max()) == (0.5, 3)
+
+
+def test_norms_of_stream_and_block_are_two_lines(ax):
+    plots.use_style()
+    plots.norm_lines(quartiles(), ax)
+    assert [label.split(" $")[0] for label in labels(ax)] == ["residual stream", "block output"]
+    lines = {line.get_color(): line.get_ydata() for line in ax.get_lines() if len(line.get_xdata())}
+    np.testing.assert_allclose([lines["C0"], lines["C3"]], [[11, 12], [2, 3]])
+    assert ax.get_xticks().tolist() == [1, 2] and len(ax.collections) == 2
 
 
 def training_frame():
@@ -55,58 +107,108 @@ def training_frame():
 
 
 def test_controls_are_grey_lines_of_means(ax):
-    frame = training_frame().assign(control=lambda rows: rows["model"].str.lower())
-    plots.control_lines(frame, "score", "control", ax, x="step")
-    lines = {line.get_label(): line for line in ax.get_lines()}
-    assert set(lines) == {"a", "b"}
-    assert {line.get_color() for line in lines.values()} == {plots.NULL_COLOUR}
-    assert lines["a"].get_linestyle() != lines["b"].get_linestyle()
-    np.testing.assert_allclose(lines["b"].get_ydata(), [1.01, 0.91, 0.61])  # of three seeds
+    frame = training_frame().rename(columns={"step": "depth"})
+    plots.control_lines(frame, "score", "model", ax)
+    assert labels(ax) == ["A", "B"]
+    first, second = (line for line in ax.get_lines() if len(line.get_xdata()))
+    assert first.get_color() == second.get_color() == plots.NULL_COLOUR
+    assert first.is_dashed() != second.is_dashed()
+    np.testing.assert_allclose(second.get_ydata(), [1.01, 0.91, 0.61])  # of three seeds
 
 
 def test_dynamics_draw_means_over_layers_and_a_band_over_seeds(ax):
     plots.dynamics_lines(training_frame(), "score", ax)
-    lines = {line.get_label(): line for line in ax.get_lines()}
     assert ax.get_xlim()[0] < 0 and [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1"]
-    np.testing.assert_allclose(lines["A"].get_ydata(), [1, 0.9, 0.6])
-    np.testing.assert_allclose(lines["B"].get_ydata(), [1.01, 0.91, 0.61])
-    assert "noise would score, d/(n-1)" in lines and ax.get_xscale() == "symlog"
-    _, several = ax.collections
+    np.testing.assert_allclose(drawn(ax, "A", "AB")[0].get_ydata(), [1, 0.9, 0.6])
+    np.testing.assert_allclose(drawn(ax, "B", "AB")[0].get_ydata(), [1.01, 0.91, 0.61])
+    assert labels(ax) == ["A", "B", "noise would score, d/(n-1)"] and ax.get_xscale() == "symlog"
+    seeds = [line.get_ydata()[0] for line in drawn(ax, "B", "AB", alpha=0.5)]
+    np.testing.assert_allclose(seeds, [1, 1.01, 1.02])
+    several = ax.collections[-1].get_paths()[0].vertices[:, 1]
     half = stats.t.ppf(0.975, 2) * stats.sem([0.0, 0.01, 0.02])
-    assert several.get_paths()[0].vertices[:, 1].max() == 1  # no score exceeds it
-    lowest = several.get_paths()[0].vertices[:, 1].min()
-    assert lowest == pytest.approx(0.61 - half)
+    assert (several.min(), several.max()) == pytest.approx((0.61 - half, 1.01 + half))  # not cut
 
 
 def test_panels_share_the_colours_of_all_groups(ax):
     frame = training_frame().rename(columns={"layer": "depth"})
     alone = frame[frame["variant"] == "B"]
     plots.interval_lines(alone, "score", "variant", ax, x="step", groups=["A", "B"])
-    (line,) = [line for line in ax.get_lines() if line.get_label() == "B"]
-    assert line.get_color() == plots.palette(["A", "B"])["B"]
+    assert len(drawn(ax, "B", "AB")) == 1 and len(drawn(ax, "B", "AB", alpha=0.5)) == 3
+    assert labels(ax) == ["B"]
 
 
 def test_differences_stand_beside_the_line_of_none(ax):
     rows = pd.DataFrame(
         {"variant": "B", "step": [0, 1], "mean": [0.1, -0.2], "low": [0, -0.3], "high": [0.2, -0.1]}
     )
-    plots.difference_lines(rows, "variant", ax)
-    zero, line = ax.get_lines()
+    plots.difference_lines(rows, "variant", ax, groups=["plain", "B"])
+    zero = ax.get_lines()[0]
+    (line,) = drawn(ax, "B", ["plain", "B"])
     assert set(zero.get_ydata()) == {0} and line.get_ydata().tolist() == [0.1, -0.2]
+    edge = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edge.min(), edge.max()) == (-0.3, 0.2) and labels(ax) == ["B"]
+
+
+def test_differences_of_one_seed_are_a_line_without_a_band(ax):
+    rows = {"variant": "B", "step": [0, 1], "mean": [0.1, -0.2], "low": np.nan, "high": np.nan}
+    plots.difference_lines(pd.DataFrame(rows), "variant", ax)
+    (line,) = drawn(ax, "B", "B")
+    assert line.get_ydata().tolist() == [0.1, -0.2]
+    assert not any(
+        np.isfinite(path.vertices).all() for c in ax.collections for path in c.get_paths()
+    )
+
+
+def test_no_differences_are_only_the_line_of_none(ax):
+    empty = pd.DataFrame(columns=["variant", "step", "mean", "low", "high"])
+    plots.difference_lines(empty, "variant", ax, groups=["plain"])
+    assert len(ax.get_lines()) == 1 and labels(ax) == []
 
 
 def test_paths_go_through_the_means_of_every_step(ax):
     plots.path_lines(training_frame(), "loss", "score", "variant", ax)
-    (line,) = [line for line in ax.get_lines() if line.get_label() == "A"]
+    (line,) = drawn(ax, "A", "AB")
     np.testing.assert_allclose(line.get_xydata(), [[5, 1], [4.9, 0.9], [4.6, 0.6]])
 
 
-def test_a_score_below_zero_stays_in_sight_in_panels_that_share_an_axis():
-    fig, (first, second) = plt.subplots(1, 2, sharey=True)
-    below = profile_frame().assign(score=-0.4, score_low=-0.6, score_high=-0.2)
-    plots.linearity_lines(below, "score", first, band="score")
-    plots.linearity_lines(profile_frame(), "score", second)
-    assert first.get_ylim()[0] <= -0.6
+def test_points_of_a_path_keep_the_order_of_the_frame(ax):
+    frame = pd.DataFrame({"order": "a", "speed": [2.0, 1.0, 3.0], "loss": [5.0, 6.0, 4.0]})
+    plots.path_points(frame, "speed", "loss", "order", ax, ["b", "a"])
+    (line,) = drawn(ax, "a", ["a", "b"])
+    assert line.get_xydata().tolist() == [[2, 5], [1, 6], [3, 4]] and labels(ax) == ["a"]
+
+
+def test_measured_lines_have_the_intervals_of_the_frame_side_by_side(ax):
+    rows = [
+        {"method": method, "n": n, "loss": base + n, "low": base + n - 0.25, "high": base + n + 0.5}
+        for method, base in (("removed", 1.0), ("replaced", 2.0))
+        for n in (1, 3)
+    ]
+    plots.measured_lines(pd.DataFrame(rows), "loss", "method", ax, "n", ["removed", "replaced"])
+    assert labels(ax) == ["removed", "replaced"]
+    places = []
+    for method, base in (("removed", 1.0), ("replaced", 2.0)):
+        line, *bars = drawn(ax, method, ["removed", "replaced"])
+        np.testing.assert_allclose(line.get_ydata(), [base + 1, base + 3])
+        ends = np.concatenate([bar.get_ydata() for bar in bars])
+        ends = ends[np.isfinite(ends)].reshape(-1, 2)  # (bars, ends)
+        np.testing.assert_allclose(ends, [[base + 0.75, base + 1.5], [base + 2.75, base + 3.5]])
+        places.append(line.get_xdata())
+    assert (places[0] < places[1]).all() and np.abs(places - np.array([1, 3])).max() < 0.2
+
+
+@pytest.mark.parametrize("below_first", [True, False])
+def test_a_score_below_zero_stays_in_sight_in_panels_that_share_an_axis(below_first):
+    above, training = profile_frame(), training_frame()
+    below = above.assign(score=-0.4, score_low=-0.6, score_high=-0.2)
+    fig, axes = plt.subplots(2, 2, sharey="row")
+    for place, frame in enumerate((below, above) if below_first else (above, below)):
+        plots.linearity_lines(frame, "score", axes[0, place], band="score")
+        negative = frame is below
+        plots.dynamics_lines(
+            training.assign(score=training["score"] - negative), "score", axes[1, place]
+        )
+    assert axes[0, 0].get_ylim()[0] <= -0.6 and axes[1, 0].get_ylim()[0] <= -0.4
     plt.close(fig)
 
 
@@ -172,14 +274,29 @@ def test_points_show_means_intervals_and_seeds(ax):
         for task in ("boolq", "cb")
         for seed in range(3)
     ]
-    plots.interval_points(pd.DataFrame(rows), "change", "task", "training", ax, ["task", "control"])
+    groups = ["task", "control"]
+    plots.interval_points(pd.DataFrame(rows), "change", "task", "training", ax, groups)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["boolq", "cb"]
-    points = {c.get_label(): c for c in ax.containers}
-    assert set(points) == {"task", "control"}
-    np.testing.assert_allclose(points["task"][0].get_xdata().astype(float), [1.1, 1.1])
-    heights = {name: c[0].get_ydata() for name, c in points.items()}
-    assert (heights["task"] < heights["control"]).all()  # the first group is the upper one
-    half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
-    segment = points["task"][2][0].get_segments()[0]
-    np.testing.assert_allclose(segment[:, 0], [1.1 - half, 1.1 + half])
-    assert sum(len(c.get_offsets()) for c in ax.collections if len(c.get_offsets()) == 6) == 12
+    assert labels(ax) == groups and ax.get_xlabel() == ax.get_ylabel() == ""
+    heights = {}
+    for group, mean in (("task", 1.1), ("control", 0.1)):
+        points, *bars = drawn(ax, group, groups)
+        np.testing.assert_allclose(points.get_xdata(), [mean, mean])
+        heights[group] = points.get_ydata()
+        half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+        ends = np.concatenate([bar.get_xdata() for bar in bars])
+        ends = ends[np.isfinite(ends)].reshape(-1, 2)  # (bars, ends)
+        np.testing.assert_allclose(ends, [[mean - half, mean + half]] * 2)
+        seeds = drawn(ax, group, groups, alpha=0.5)
+        found = sorted(x for line in seeds for x in line.get_xdata())
+        np.testing.assert_allclose(found, np.repeat([mean - 0.1, mean, mean + 0.1], 2))
+        np.testing.assert_allclose(seeds[0].get_ydata(), heights[group])  # on the bar
+    assert ax.yaxis_inverted() and (heights["task"] < heights["control"]).all()  # first is upper
+    assert (np.abs(heights["task"] - [0, 1]) < 0.5).all()
+
+
+def test_one_group_stands_on_its_row(ax):
+    rows = pd.DataFrame({"task": "cb", "training": "task", "change": [0.5, 0.7]})
+    plots.interval_points(rows, "change", "task", "training", ax, ["task"])
+    points = drawn(ax, "task", ["task"])[0]
+    np.testing.assert_allclose(points.get_xydata(), [[0.6, 0]])

@@ -1,5 +1,7 @@
-"""Tasks of storyworld: SuperGLUE's columns, balanced, true, unreadable without a passage."""
+"""Tasks have the columns of SuperGLUE, are balanced and true, and need their passages."""
 
+import hashlib
+import json
 import re
 from collections import Counter
 from itertools import islice
@@ -11,16 +13,13 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from linlib.corpora.storyworld import choices, tasks, words
-from linlib.corpora.storyworld.dataset import records, stories_for
-from linlib.corpora.storyworld.exercises import render_exercise
-from linlib.corpora.storyworld.facts import KINDS, SKILLS, THINGS
-from linlib.corpora.storyworld.obstacles import OBSTACLES
-from linlib.corpora.storyworld.questions import FACTS, STATES, Fact, State, about_fact, about_state
-from linlib.corpora.storyworld.senses import SENSES
-from linlib.corpora.storyworld.stories import FORMS, capitalised, story_paragraphs
-from linlib.corpora.storyworld.tasks import TASKS, _claims, _question
-from linlib.corpora.storyworld.textbook import plural
+from storyworld import TASKS, records, render_exercise, story_paragraphs, tasks, world
+from storyworld.choices import SENSES, _light_stories
+from storyworld.corpus import plural, task_stories
+from storyworld.questions import FACTS, STATES, Fact, State, about_fact, about_state
+from storyworld.stories import FORMS, capitalised
+from storyworld.tasks import SHARE_OF_FACTS, _claims, _question
+from storyworld.world import KINDS, OBSTACLES, SKILLS, THINGS
 
 CLOZE = [f"input_sentence_{n}" for n in range(1, 5)]
 COLUMNS = {
@@ -56,6 +55,7 @@ WITHOUT_PASSAGE = {
     "arc_easy": lambda row: row["choices"]["text"],
 }
 SIZES = {"train": 3000, "validation": 900}
+ROWS_SHA256 = "f6463a7903493bdc6f8634e6f0dcde9d8546d4ea3ce14b706e6c42c9c12cbe87"
 
 
 def label_of(name, row):
@@ -86,13 +86,18 @@ def test_labels_are_balanced(task):
         assert spread <= (0.1 * len(rows) if name == "record" else 1)  # its labels are names
 
 
-def test_a_task_is_the_same_every_time(task):
+def test_fewer_rows_are_the_first_rows(task):
     name, splits = task
     assert TASKS[name]("validation", 50)[:] == splits["validation"][:50]
 
 
+def test_tasks_are_the_same_on_every_platform():
+    rows = [TASKS[name](split, 100).to_list() for name in sorted(TASKS) for split in SIZES]
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == ROWS_SHA256
+
+
 def accuracy_without_passage(name, splits, leak=None):
-    """Of a bag of words on what remains: of a text's class, or of the right choice."""
+    """The accuracy of a bag of words that sees the choices, or the text, but no passage."""
     probe = make_pipeline(
         CountVectorizer(ngram_range=(1, 2)), LogisticRegression(C=0.1, max_iter=2000)
     )
@@ -127,15 +132,18 @@ def test_no_label_can_be_read_without_the_passage(task):
 def test_neither_states_nor_facts_give_themselves_away(name, share_of_facts, monkeypatch):
     monkeypatch.setattr(tasks, "SHARE_OF_FACTS", share_of_facts)
     splits = {split: TASKS[name](split, n) for split, n in SIZES.items()}
+    texts = [WITHOUT_PASSAGE[name](row)[0] for row in splits["validation"]]
+    about_feelings = [bool(re.search(r" (sad|happy)\.?$", text)) for text in texts]
+    assert np.mean(about_feelings) == 1 - share_of_facts
     assert accuracy_without_passage(name, splits) < 1 / classes_of(name) + 0.05
 
 
 def test_the_probe_finds_a_leak_where_there_is_one():
     splits = {split: TASKS["boolq"](split, n) for split, n in SIZES.items()}
-    told = accuracy_without_passage(
+    accuracy = accuracy_without_passage(
         "boolq", splits, lambda text, label: f"{text} {'no yes'.split()[label]}"
     )
-    assert told > 0.99
+    assert accuracy > 0.99
 
 
 def test_choices_differ_and_hold_the_answer_once(task):
@@ -148,22 +156,22 @@ def test_choices_differ_and_hold_the_answer_once(task):
 def test_the_right_cause_effect_and_ending_belong_to_the_story():
     for name in ("copa", "storycloze"):
         seed = {"copa": "copa", "storycloze": "cloze"}[name]
-        stories = choices._light_stories(seed, "train", 300)
-        for row, (record, _) in zip(TASKS[name]("train", 300), stories, strict=True):
+        stories = _light_stories(seed, "train", 300)
+        for row, (record, _, _) in zip(TASKS[name]("train", 300), stories, strict=True):
             assert not THINGS[record.thing].heavy
             own = OBSTACLES[record.obstacle]
             right = WITHOUT_PASSAGE[name](row)[label_of(name, row)]
             wrong = WITHOUT_PASSAGE[name](row)[1 - label_of(name, row)]
             parts = [own.rescue, own.happens, own.attempt]
-            told = [
+            phrases = [
                 part.format(
                     thing=record.thing, name=record.hero.name, place=record.place,
                     **FORMS[record.hero.pronoun],
                 )
                 for part in parts
             ]  # fmt: skip
-            assert any(part.lower() in right.lower() for part in told)
-            assert not any(part.lower() in wrong.lower() for part in told)
+            assert any(phrase.lower() in right.lower() for phrase in phrases)
+            assert not any(phrase.lower() in wrong.lower() for phrase in phrases)
 
 
 def test_arc_asks_what_the_world_knows():
@@ -181,10 +189,10 @@ def test_arc_asks_what_the_world_knows():
             assert texts[right] == kind.home
 
 
-def test_a_name_is_asked_for_where_both_are_told():
+def test_the_passage_of_a_query_names_both_characters():
     heroes = 0
     for row, (_, record, _) in zip(
-        TASKS["record"]("train", 200), stories_for("record", "train", 200), strict=True
+        TASKS["record"]("train", 200), task_stories("record", "train", 200), strict=True
     ):
         heroes += row["answers"] == [record.hero.name]
         assert set(row["entities"]) == {record.hero.name, record.helper.name}
@@ -205,11 +213,12 @@ def test_wic_marks_its_word_and_its_senses():
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.open)
-def test_true_values_are_told_and_false_ones_contradict(fact):
+def test_the_paragraph_of_a_fact_states_its_true_value(fact):
     for record in islice(records("train"), 200):
         question = about_fact(fact, record, Random(record.key))
         paragraphs = story_paragraphs(record)
-        assert question.true == fact.of(record) != question.false
+        assert question.true == fact.value(record) != question.false
+        assert question.false not in {record.hero.name, record.helper.name}
         assert question.true in paragraphs[fact.paragraph]
         if fact.once:
             others = [p for number, p in enumerate(paragraphs) if number != fact.paragraph]
@@ -220,78 +229,90 @@ def test_true_values_are_told_and_false_ones_contradict(fact):
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.open)
 def test_a_state_is_one_thing_in_the_trouble_and_another_at_the_end(state):
     record = next(records("train"))
-    trouble, ending = (about_state(state, record, told_in) for told_in in (1, 3))
+    trouble, ending = (about_state(state, record, n) for n in (1, 3))
     assert (trouble.true, trouble.false) == (state.trouble, state.ending)
     assert (ending.true, ending.false) == (state.ending, state.trouble)
 
 
-def test_the_paragraphs_tell_the_states():
-    """Sorrow and loss are told in the second paragraph alone, joy and the return in the last."""
+def test_each_feeling_is_stated_in_its_own_paragraph_alone():
     for record in islice(records("train"), 300):
         trouble, ending = story_paragraphs(record)[1::2]
         assert record.sad in trouble and record.glad in ending
-        assert not any(re.search(rf"\b{word}\b", ending) for word in words.SAD)
-        assert not any(re.search(rf"\b{word}\b", trouble) for word in words.GLAD)
+        assert not any(re.search(rf"\b{word}\b", ending) for word in world.SAD)
+        assert not any(re.search(rf"\b{word}\b", trouble) for word in world.GLAD)
 
 
 def test_labels_follow_from_the_record():
     rows = TASKS["boolq"]("train", 300)
     claims = _claims("boolq", "train", 300, truths=(False, True), share_of_facts=0.0)
-    for row, (question, value, _) in zip(rows, claims, strict=True):
+    for row, (question, value, passage) in zip(rows, claims, strict=True):
+        assert row["passage"] == passage
         assert f"{row['question']}?" == question.yes_no(value)
         assert (value == question.true) == bool(row["label"])
-        assert row["passage"] in story_paragraphs(question.record)[question.told_in]
-        record, in_trouble = question.record, question.told_in == 1
+        assert row["passage"] in story_paragraphs(question.record)[question.paragraph]
+        record, in_trouble = question.record, question.paragraph == 1
         assert (record.sad if in_trouble else record.glad) in row["passage"]
-    claims = _claims("cb", "train", 300, truths=(True, False, None))
+    claims = _claims("cb", "train", 300, (True, False, None), SHARE_OF_FACTS)
     assert {type(question.about) for question, _, _ in claims} == {Fact, State}
 
 
-def test_right_answers_are_told_and_wrong_ones_are_not_the_fact():
+def test_right_answers_claim_the_true_value():
     rows = TASKS["multirc"]("train", 400)
     pairs = zip(rows.select(range(0, 400, 2)), rows.select(range(1, 400, 2)), strict=True)
-    for (_, record, rng), pair in zip(stories_for("multirc", "train", 200), pairs, strict=True):
-        question = _question(record, rng, rng.choice((1, 3)))
-        assert pair[0]["paragraph"] == story_paragraphs(record)[question.told_in]
+    for (_, record, rng), pair in zip(task_stories("multirc", "train", 200), pairs, strict=True):
+        question = _question(record, rng, rng.choice((1, 3)), SHARE_OF_FACTS)
+        assert pair[0]["paragraph"] == story_paragraphs(record)[question.paragraph]
         assert {row["label"] for row in pair} == {0, 1}
         for row in pair:
             assert row["question"] == question.open()
             assert (row["answer"] == question.claim(question.true)) == bool(row["label"])
 
 
-def test_a_premise_tells_what_is_claimed_unless_it_is_neutral():
-    rows = TASKS["cb"]("train", 300)
-    claims = _claims("cb", "train", 300, truths=(True, False, None), once=True)
-    for row, (question, value, _) in zip(rows, claims, strict=True):
-        telling = story_paragraphs(question.record)[question.told_in]
-        assert telling.startswith(row["premise"]) == (row["label"] != tasks.NEUTRAL)
-        if row["label"] != tasks.NEUTRAL:
-            assert f"{row['hypothesis']}." == question.claim(value)
-            assert (value == question.true) == (row["label"] == 0)
+@pytest.mark.parametrize(
+    ("name", "truths", "labels", "end"),
+    [
+        ("cb", (True, False, None), (0, 1, 2), "."),
+        ("rte", (True, False, True, None), (0, 1, 0, 1), ""),
+    ],
+)
+def test_a_premise_decides_the_claim_unless_it_is_neutral(name, truths, labels, end):
+    rows = TASKS[name]("train", 300)
+    claims = _claims(name, "train", 300, truths, SHARE_OF_FACTS, once=True)
+    for number, (row, (question, value, _)) in enumerate(zip(rows, claims, strict=True)):
+        truth = truths[number % len(truths)]
+        answering = story_paragraphs(question.record)[question.paragraph]
+        assert row["label"] == labels[number % len(truths)]
+        assert f"{row['hypothesis']}{end}" == question.claim(value)
+        assert answering.startswith(row["premise"]) == (truth is not None)
+        if truth is not None:
+            assert (value == question.true) == truth
 
 
-def test_exercises_tell_the_truth_about_their_paragraph():
+def test_exercises_are_true_of_their_paragraph():
+    n_denied = 0
     for record in islice(records("train"), 300):
         paragraph, *lines = render_exercise(record).split("\n")
-        told_in = story_paragraphs(record).index(paragraph)
-        topics = [fact for fact in FACTS if fact.paragraph == told_in]
+        number = story_paragraphs(record).index(paragraph)
+        topics = [fact for fact in FACTS if fact.paragraph == number]
         questions = [about_fact(fact, record, Random(0)) for fact in topics]
         true = {q.claim(q.true) for q in questions}
         true |= {f"Question: {q.open()}|Answer: {capitalised(q.true)}." for q in questions}
         true |= {f"Question: {q.yes_no(q.true)}|Answer: yes" for q in questions}
-        denied = {q.yes_no(q.true) for q in questions}
-        for state in STATES if told_in in (1, 3) else ():
-            is_so, answer = (told_in == 1), "yes" if told_in == 1 else "no"
-            asked = about_state(state, record, told_in)
-            true.add(f"Question: {asked.yes_no(state.trouble)}|Answer: {answer}")
-            true.add(f"Question: {asked.claim(state.trouble)} True or False?|Answer: {is_so}")
-        joined = "\n".join(lines).replace("?\nAnswer", "?|Answer").split("\n")
-        assert 1 <= len(joined) <= 3
-        for item in joined:
+        affirmed = {q.yes_no(q.true) for q in questions}
+        for state in STATES if number in (1, 3) else ():
+            holds, answer = (number == 1), "yes" if number == 1 else "no"
+            question = about_state(state, record, number)
+            true.add(f"Question: {question.yes_no(state.trouble)}|Answer: {answer}")
+            true.add(f"Question: {question.claim(state.trouble)} True or False?|Answer: {holds}")
+        items = "\n".join(lines).replace("?\nAnswer", "?|Answer").split("\n")
+        assert 1 <= len(items) <= 3
+        for item in items:
             if item.endswith("|Answer: no") and item not in true:
-                assert item.split("Question: ")[1].split("|")[0] not in denied
+                n_denied += 1
+                assert item.split("Question: ")[1].split("|")[0] not in affirmed
             else:
                 assert item in true
+    assert n_denied > 30
 
 
 PASSAGES = {"boolq": "passage", "multirc": "paragraph", "cb": "premise", "rte": "premise",

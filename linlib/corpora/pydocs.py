@@ -16,34 +16,14 @@ from pathlib import Path
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from linlib.store import build_once
+from linlib import store
 
 PACKAGES = (
-    "IPython",
-    "accelerate",
-    "datasets",
-    "filelock",
-    "fsspec",
-    "huggingface_hub",
-    "joblib",
-    "jupyter_client",
-    "jupytext",
-    "matplotlib",
-    "nbclient",
-    "networkx",
-    "numpy",
-    "pandas",
-    "papermill",
-    "pyarrow",
-    "scipy",
-    "seaborn",
-    "sklearn",
-    "sympy",
-    "torch",
-    "tornado",
-    "tqdm",
+    "IPython", "accelerate", "datasets", "filelock", "fsspec", "huggingface_hub", "joblib",
+    "jupyter_client", "jupytext", "matplotlib", "nbclient", "networkx", "numpy", "pandas",
+    "papermill", "pyarrow", "scipy", "seaborn", "sklearn", "sympy", "torch", "tornado", "tqdm",
     "transformers",
-)
+)  # fmt: skip
 HELD_OUT_SHARE = 16  # one source file in 16 is held out
 MIN_WORDS = 8
 OPENING_WORDS = 8  # paragraphs that open alike are near-copies, of which the first is kept
@@ -56,30 +36,30 @@ _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
 def load(split: str) -> Dataset:
     """Return one split, columns `text` and `source`; extracted once, in a few seconds."""
-    files = source_files()
-    listing = "\n".join(f"{name} {path.stat().st_size}" for name, path in files)
-    recipe = {
-        "split": split,
-        "sources": hashlib.sha256(listing.encode()).hexdigest(),
-        "extraction": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-    }
-    folder = build_once("pydocs", recipe, lambda folder: _extract(files, split, folder))
-    return Dataset.from_parquet(str(folder / "text.parquet"), keep_in_memory=True)
+    listing = "\n".join(f"{name} {path.stat().st_size}" for name, path in source_files())
+    sources = hashlib.sha256(listing.encode()).hexdigest()
+    return store.cached(pydocs_text, split, sources)
 
 
-def _extract(files: list[tuple[str, Path]], split: str, folder: Path) -> None:
-    """Write one split; nothing that is held out may open like a training paragraph."""
-    parts = {True: [], False: []}
-    for name, path in files:
-        parts[_is_held_out(name)].append((name, path))
+def pydocs_text(split: str, sources: str) -> Dataset:
+    """Extract one split; no held-out paragraph opens like one of training.
+
+    Args:
+        split: "train" or "heldout".
+        sources: digest of the names and sizes of all files, which makes other versions of the
+            packages another corpus.
+    """
+    parts = {"heldout": [], "train": []}
+    for name, path in source_files():
+        held_out = hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0
+        parts["heldout" if held_out else "train"].append((name, path))
     seen: set[str] = set()
-    heldout = list(_documents(parts[True], seen))
-    documents = heldout if split == "heldout" else list(_documents(parts[False], seen))
-    Dataset.from_list(documents).to_parquet(folder / "text.parquet")
+    documents = {part: list(_documents(files, seen)) for part, files in parts.items()}
+    return Dataset.from_list(documents[split])
 
 
 def source_files() -> list[tuple[str, Path]]:
-    """Every file of the packages but their tests, as (package/name, path), sorted by name."""
+    """Return all files of the packages but their tests: (package/name, path), sorted by name."""
     files = []
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
@@ -96,12 +76,8 @@ def source_files() -> list[tuple[str, Path]]:
     return sorted(files)
 
 
-def _is_held_out(name: str) -> bool:
-    return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0
-
-
 def _documents(files: list[tuple[str, Path]], seen: set[str]) -> Iterator[dict[str, str]]:
-    """One document a docstring, without paragraphs whose opening was seen before."""
+    """One document per docstring, without paragraphs whose opening was seen before."""
     for name, path in tqdm(files, "pydocs: reading", unit="file"):
         for docstring in docstrings(path.read_text(encoding="utf-8", errors="replace")):
             new = []
@@ -122,7 +98,7 @@ def docstrings(source: str) -> Iterator[str]:
     """Triple-quoted strings that begin a line of a Python file.
 
     Splitting at the quotes is far faster than parsing the syntax tree and finds nearly the same
-    prose: the code that it may catch besides is not prose, and is filtered out after.
+    prose; the code that it may catch as well is not prose, and is filtered out later.
     """
     parts = source.split('"""')
     for before, string in zip(parts[0::2], parts[1::2], strict=False):

@@ -1,141 +1,60 @@
-"""Let a decoder tell on: completions of any length, from models of any window."""
+"""Let a decoder continue texts: completions of any length, whatever the window of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
+import pandas as pd
 import torch
-from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True)
-class Completion:
-    """What a model told.
-
-    Attributes:
-        text: without the prompt.
-        finished: whether the model ended it, and not the limit of tokens.
-    """
-
-    text: str
-    finished: bool
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn.
-
-    Attributes:
-        max_new_tokens: where a completion is cut off.
-        window: the most tokens that the model looks at; older ones are let go.
-        temperature: of the softmax; 0 takes the most likely token.
-        seed: of the draws.
-        batch_size: completions at once.
-    """
-
-    max_new_tokens: int
-    window: int
-    temperature: float
-    seed: int
-    batch_size: int = 64
+from linlib.models import load_model, load_tokenizer
 
 
 def complete(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | Path,
+    tokenizer: PreTrainedTokenizerBase | Path,
     prompts: Sequence[str],
-    how: Sampling,
-) -> list[Completion]:
-    """Continue every prompt until the model begins another document, or the limit is reached.
+    *,
+    max_new_tokens: int,
+    window: int,
+    temperature: float,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Continue each prompt until the model begins another document or the limit is reached.
 
-    A text that fills the window, but for an eighth of it at most, is continued with its newest
-    half in view. Documents begin with the bos token, and end with the next one or with eos.
+    When less than an eighth of the window is free, a text is continued from its newest half
+    window. A document begins with the bos token, and ends with the next bos or eos token.
 
     Args:
-        model: a decoder.
-        tokenizer: its own, with a pad and a bos or eos token.
+        model: a decoder, or the folder of one.
+        tokenizer: its tokenizer, or the folder of it, with a bos or eos token.
         prompts: beginnings of texts.
-        how: length, window, temperature and seed.
+        max_new_tokens: length at which a completion is cut off.
+        window: tokens that the model sees at most; older ones are dropped.
+        temperature: of the softmax; 0 takes the most likely token.
+        seed: of the draws.
+        batch_size: completions generated together.
+        device: where a model that is given as a folder runs.
+
+    Returns:
+        One row per prompt: `completion`, without the prompt, and `finished`: whether the model
+        ended it, as opposed to the limit of tokens.
 
     Raises:
-        ValueError: a prompt is empty, a window is too short, or a token is missing.
+        ValueError: an empty prompt, too short a window, no new tokens, or no bos and eos token.
     """
-    _check(tokenizer, prompts, how)
+    if isinstance(model, Path):
+        model = load_model(model, device=device)
+    if isinstance(tokenizer, Path):
+        tokenizer = load_tokenizer(tokenizer)
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ids = [begin + tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    told: list[Completion] = []
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(how.seed)
-        for start in range(0, len(ids), how.batch_size):
-            told += _tell(model, tokenizer, ids[start : start + how.batch_size], how)
-    return told
-
-
-def _tell(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[int]],
-    how: Sampling,
-) -> list[Completion]:
-    texts, ended = [list(prompt) for prompt in prompts], [False] * len(prompts)
-    stops = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
-    left, begin = how.max_new_tokens, [0] * len(prompts)  # where the view of each text begins
-    least = max(how.window // 8, 1)  # tokens a round, which begins with all views once more
-    while left > 0 and not all(ended):
-        open_ones = [number for number, done in enumerate(ended) if not done]
-        for number in open_ones:
-            if how.window - (len(texts[number]) - begin[number]) < least:
-                begin[number] = len(texts[number]) - how.window // 2
-        views = [texts[number][begin[number] :] for number in open_ones]
-        n_tokens = min(left, how.window - max(map(len, views)))
-        for number, new in zip(
-            open_ones, _generate(model, tokenizer, views, n_tokens, how, stops), strict=True
-        ):
-            end = next((place for place, token in enumerate(new) if token in stops), None)
-            texts[number] += new[:end]
-            ended[number] = end is not None
-        left -= n_tokens
-    return [
-        Completion(tokenizer.decode(text[len(prompt) :], skip_special_tokens=True), done)
-        for text, prompt, done in zip(texts, prompts, ended, strict=True)
-    ]
-
-
-def _generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    views: list[list[int]],
-    n_tokens: int,
-    how: Sampling,
-    stops: list[int],
-) -> list[list[int]]:
-    """The next tokens of every text, given what of it is in view; padded on the left."""
-    width = max(map(len, views))
-    padded = [[tokenizer.pad_token_id] * (width - len(view)) + view for view in views]
-    mask = [[0] * (width - len(view)) + [1] * len(view) for view in views]
-    draw = {"do_sample": how.temperature > 0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-    if how.temperature > 0:
-        draw |= {"temperature": how.temperature, "top_k": 0, "top_p": 1.0}
-    out: Tensor = model.generate(
-        torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        max_new_tokens=n_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=stops,
-        **draw,
-    )
-    return out[:, width:].tolist()  # (n_texts, up to n_tokens)
-
-
-def _check(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], how: Sampling) -> None:
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            f"tokenizer '{tokenizer.name_or_path}' has no pad token, and prompts of unequal length "
-            "are padded; load it with load_tokenizer(..., pad_token='...')"
-        )
-    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+    stops = begin + ([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
+    if not stops:
         raise ValueError(
             f"tokenizer '{tokenizer.name_or_path}' has neither a bos nor an eos token, so that no "
             "completion could end"
@@ -143,8 +62,62 @@ def _check(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], how: Samp
     for number, prompt in enumerate(prompts):
         if not prompt.strip():
             raise ValueError(f"prompt {number} is empty: there is nothing to continue")
-    if how.window < 2 or how.max_new_tokens < 1:
+    if window < 2 or max_new_tokens < 1:
         raise ValueError(
-            f"window = {how.window} and max_new_tokens = {how.max_new_tokens} leave no room to "
-            "tell; choose a window of 2 or more and at least one new token"
+            f"window = {window} and max_new_tokens = {max_new_tokens} leave no room for a "
+            "completion; choose a window of at least 2 and at least one new token"
         )
+    options = {"eos_token_id": stops, "pad_token_id": stops[0], "do_sample": temperature > 0}
+    options |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    if temperature > 0:
+        options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+    ids = [begin + tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    completed: list[tuple[list[int], bool]] = []
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for start in range(0, len(ids), batch_size):
+            batch = ids[start : start + batch_size]
+            completed += _complete(model, batch, max_new_tokens, window, options)
+    rows = [(tokenizer.decode(new, skip_special_tokens=True), ended) for new, ended in completed]
+    return pd.DataFrame(rows, columns=["completion", "finished"])
+
+
+def _complete(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    window: int,
+    options: dict[str, object],
+) -> list[tuple[list[int], bool]]:
+    """The new tokens of each prompt, and whether the model ended them with one of the stops."""
+    texts, ended = [list(prompt) for prompt in prompts], [False] * len(prompts)
+    left, begin = max_new_tokens, [0] * len(prompts)  # where the view of each text begins
+    least = max(window // 8, 1)  # new tokens in a round, whose first step reads all views again
+    while left > 0 and not all(ended):
+        open_ones = [number for number, done in enumerate(ended) if not done]
+        for number in open_ones:
+            if window - (len(texts[number]) - begin[number]) < least:
+                begin[number] = len(texts[number]) - window // 2
+        views = [torch.tensor(texts[number][begin[number] :]) for number in open_ones]
+        padded, mask = (
+            pad_sequence(rows, batch_first=True, padding_side="left").to(model.device)
+            for rows in (views, [torch.ones_like(view) for view in views])
+        )  # (n_texts, width) each
+        width = padded.shape[1]
+        n_tokens = min(left, window - width)
+        out = model.generate(padded, attention_mask=mask, max_new_tokens=n_tokens, **options)
+        for number, new in zip(open_ones, out[:, width:].tolist(), strict=True):
+            stops = options["eos_token_id"]
+            end = next((place for place, token in enumerate(new) if token in stops), None)
+            texts[number] += new[:end]
+            ended[number] = end is not None
+        left -= n_tokens
+    new_ids = [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+    return list(zip(new_ids, ended, strict=True))
+
+
+def split_story(text: str) -> tuple[str, str]:
+    """Split a text after a third of its words: (beginning, rest); one space lies between them."""
+    words = text.split(" ")
+    n_begin = max(len(words) // 3, 1)
+    return " ".join(words[:n_begin]), " ".join(words[n_begin:])

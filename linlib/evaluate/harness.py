@@ -1,67 +1,118 @@
-"""Zero-shot scores and perplexity of a decoder in memory, by lm-evaluation-harness.
+"""Zero-shot scores of a decoder in memory, by lm-evaluation-harness.
 
-The harness defines every metric; what is here finds its tasks and makes a tidy frame of its
-results. Perplexity is exp(-log-likelihood of all documents / n): *word* perplexity takes as n the
-words between blanks, and can be compared between tokenizers; *token* perplexity takes the model's
-own tokens, and cannot.
+The harness writes the prompts and defines the metrics. This module lets rows of one's own take the
+place of the hub's under a stock definition, and returns the results as a tidy frame.
 """
 
 from __future__ import annotations
 
+import io
 import logging
-import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
+import lm_eval.tasks
 import numpy as np
 import pandas as pd
-from lm_eval import simple_evaluate
-from lm_eval.api.registry import metric_registry
+from datasets import Dataset, DatasetDict
+from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks.manager import TaskDict
+from lm_eval.tasks.qasper.metrics import f1_abstractive, normalize_answer
 from lm_eval.utils import env
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from linlib.evaluate.definitions import check_files, unknown_metrics
+from linlib.models import load_model, load_tokenizer
+from linlib.stats import binomial_interval
+
+# Task -> the stock definition of it, and the columns that the definition reads.
+TASKS = {
+    "arc_easy": ("arc/arc_easy.yaml", "question choices answerKey"),
+    "boolq": ("super_glue/boolq/default.yaml", "question passage label"),
+    "cb": ("super_glue/cb/default.yaml", "premise hypothesis label"),
+    "copa": ("super_glue/copa/default.yaml", "premise choice1 choice2 question label"),
+    "multirc": ("super_glue/multirc/default.yaml", "paragraph question answer label"),
+    "record": ("super_glue/record/default.yaml", "passage query entities answers"),
+    "rte": ("super_glue/rte/default.yaml", "premise hypothesis label"),
+    "storycloze": (
+        "xstorycloze/default_en.yaml",
+        "input_sentence_1 input_sentence_2 input_sentence_3 input_sentence_4 "
+        "sentence_quiz1 sentence_quiz2 answer_right_ending",
+    ),
+    "wic": ("super_glue/wic/default.yaml", "sentence1 sentence2 start1 end1 label"),
+}
+COLUMNS = ["task", "metric", "value", "stderr", "n", "chance", "low", "high"]
+SHARES = ("acc", "acc_norm", "em")  # metrics that are shares of right answers
+# The share of right answers that guessing gets; of ReCoRD, where two entities are named.
+CHANCE = dict.fromkeys(TASKS, 1 / 2) | {"arc_easy": 1 / 4, "cb": 1 / 3}
+# Task and metric -> column of the paper's Table 2; arc_easy is not in the paper's table.
+TABLE_2 = {
+    ("boolq", "acc"): "boolq",
+    ("cb", "acc"): "cb_acc",
+    ("cb", "f1"): "cb_f1",
+    ("copa", "acc"): "copa",
+    ("multirc", "acc"): "multirc",
+    ("record", "f1"): "record_f1",
+    ("record", "em"): "record_em",
+    ("rte", "acc"): "rte",
+    ("wic", "acc"): "wic",
+    ("storycloze", "acc"): "xstorycloze_en",
+    ("arc_easy", "acc"): "arc_easy",
+}
 
 
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel | Path,
+    tokenizer: PreTrainedTokenizerBase | Path,
     tasks: Sequence[str],
-    definitions: str | Path | None = None,
     *,
+    rows: Mapping[str, Dataset] | None = None,
     max_length: int | None = None,
     add_bos_token: bool | None = None,
     batch_size: int = 64,
     limit: int | None = None,
+    device: str = "cpu",
 ) -> pd.DataFrame:
-    """Evaluate a model, as it lies in memory, on tasks of the harness.
+    """Evaluate a model on tasks of the harness.
 
     Args:
-        model: a decoder; it is not copied.
-        tokenizer: its own.
-        tasks: names; stock tasks of the harness, or those of `definitions`.
-        definitions: a folder of task files, as `local_tasks` writes one. None: stock tasks alone.
-        max_length: the most tokens of a prompt; what is older is cut off. None: the model's.
-        add_bos_token: open prompts with the bos token; None leaves that to the tokenizer. For
-            perplexity None is right: the harness puts a first token before each document anyway.
-        batch_size: prompts at once.
-        limit: rows of each task; None is all.
+        model: a decoder, or the folder of one.
+        tokenizer: its tokenizer, or the folder of it.
+        tasks: names in `TASKS`, or any other task of the harness. Where a name is in both, as "rte"
+            is, that of `TASKS` counts.
+        rows: for tasks in `TASKS`, rows in the original's columns that take the place of the hub's.
+        max_length: longest prompt in tokens; longer ones lose their beginning. None: the model's.
+        add_bos_token: whether prompts begin with the bos token; None leaves that to the tokenizer.
+        batch_size: prompts in one forward pass.
+        limit: number of rows of each task; None: all.
+        device: where a model that is given as a folder runs.
 
     Returns:
-        One row a task and metric: `task`, `metric` (the harness's names, without its filter),
-        `value`, `stderr` (the harness's; NaN where it has none) and `n`, the rows.
+        One row per task and metric: `task`, `metric` (the harness's name, without its filter),
+        `value`, `stderr` (the harness's; NaN where it has none), `n`, the number of rows, and, of
+        shares of right answers, `chance` (what guessing gets) and the 95% binomial interval `low`
+        .. `high`; NaN elsewhere.
 
     Raises:
-        ValueError: no such task, or its file is not a valid definition; both are named.
+        ValueError: an unknown task (with the nearest names), or `rows` of an unknown task, without
+            rows or without a column that the definition reads.
     """
-    with _quiet(), _templates_compiled_once():
-        manager = _manager(tasks, definitions)
+    if isinstance(model, Path):
+        model = load_model(model, device=device)
+    if isinstance(tokenizer, Path):
+        tokenizer = load_tokenizer(tokenizer)
+    # The harness compiles its template again for each row, which is half of its time.
+    with _quiet(), patch.object(env, "from_string", cache(env.from_string)):
+        loaded = _load(tasks, rows or {})
         if add_bos_token is not None:  # the harness sets it on tokenizers that it opens itself
             tokenizer = deepcopy(tokenizer)
             tokenizer.add_bos_token = add_bos_token
@@ -72,105 +123,89 @@ def evaluate(
             max_length=max_length,
             add_bos_token=add_bos_token,
         )
-        results = simple_evaluate(
-            lm, tasks=list(tasks), task_manager=manager, limit=limit, bootstrap_iters=1000
-        )
-    rows = [row for task in tasks for row in _rows(task, results)]
-    for task in tasks:
-        if results["configs"][task]["output_type"] == "loglikelihood_rolling":
-            n_rows = results["n-samples"][task]["effective"]
-            value = _token_perplexity(lm, results["samples"][task])
-            rows.append((task, "token_perplexity", value, np.nan, n_rows))
-    return pd.DataFrame(rows, columns=["task", "metric", "value", "stderr", "n"])
+        results = evaluator.evaluate(lm, loaded, limit=limit, bootstrap_iters=1000)
+    found = [row for task in tasks for row in _rows(task, results)]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def _load(tasks: Sequence[str], rows: Mapping[str, Dataset]) -> TaskDict:
+    for task, data in rows.items():
+        if task not in TASKS:
+            raise ValueError(f"rows for unknown task '{task}'; choose from {sorted(TASKS)}")
+        if len(data) == 0:
+            raise ValueError(f"task '{task}' has no rows")
+        missing = [name for name in TASKS[task][1].split() if name not in data.column_names]
+        if missing:
+            raise ValueError(
+                f"rows of task '{task}' lack the columns {missing}; found {data.column_names}"
+            )
+    manager = TaskManager(include_defaults=False)
+    if not set(tasks) <= TASKS.keys():  # finding all stock tasks takes seconds
+        manager = TaskManager()
+        known = [*TASKS, *manager.all_subtasks]
+        for task in tasks:
+            if task not in known:
+                close = get_close_matches(task, known, n=3)
+                raise ValueError(f"there is no task '{task}'; the nearest names are {close}")
+    specs = [_definition(name, rows.get(name)) if name in TASKS else name for name in tasks]
+    return manager.load(specs)
+
+
+def _definition(task: str, rows: Dataset | None) -> dict[str, object]:
+    """The stock definition of a task in `TASKS`, on given rows or on the hub's."""
+    _provide_squad_metrics()
+    definition = load_yaml(Path(lm_eval.tasks.__file__).parent / TASKS[task][0])
+    definition["task"] = task
+    if rows is not None:
+        definition |= {
+            "custom_dataset": lambda **_: DatasetDict(validation=rows),
+            "dataset_kwargs": None,
+            "training_split": None,
+            "validation_split": "validation",
+            "test_split": None,
+        }
+    return definition
+
+
+def _provide_squad_metrics() -> None:
+    """Put SQuAD's metrics where ReCoRD imports them from; transformers 5 has them no more."""
+
+    def compute_exact(answer: str, truth: str) -> float:
+        return float(normalize_answer(answer) == normalize_answer(truth))
+
+    def compute_f1(answer: str, truth: str) -> float:  # 1 also where neither has a word left
+        return max(compute_exact(answer, truth), f1_abstractive([answer], [truth]))
+
+    metrics = SimpleNamespace(compute_exact=compute_exact, compute_f1=compute_f1)
+    sys.modules.setdefault("transformers.data.metrics", SimpleNamespace(squad_metrics=metrics))
+    sys.modules.setdefault("transformers.data.metrics.squad_metrics", metrics)
 
 
 def _rows(task: str, results: Mapping) -> Iterator[tuple]:
     measured = results["results"][task]
     n_rows = results["n-samples"][task]["effective"]
+    chance = CHANCE.get(task, np.nan)
+    if task == "record" and any(len(row["resps"]) != 2 for row in results["samples"][task]):
+        chance = np.nan  # the passages of the hub name any number of entities
     for key, value in measured.items():
         metric, comma, kind = key.partition(",")
         if comma and not metric.endswith("_stderr"):
             error = measured.get(f"{metric}_stderr,{kind}")
-            yield task, metric, float(value), _number(error), n_rows
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan  # the harness writes "N/A"
-
-
-def _token_perplexity(lm: HFLM, samples: Sequence[Mapping]) -> float:
-    """From the log-likelihoods that the harness summed, and the tokens that it summed over."""
-    loglikelihood = sum(float(sample["filtered_resps"][0]) for sample in samples)
-    n_tokens = sum(len(lm.tok_encode(sample["arguments"][0][0])) for sample in samples)
-    return float(np.exp(-loglikelihood / n_tokens))
-
-
-def _manager(tasks: Sequence[str], definitions: str | Path | None) -> TaskManager:
-    if definitions is not None:
-        check_files(Path(definitions))
-    manager = TaskManager(include_path=definitions and str(definitions), include_defaults=False)
-    if not set(tasks) <= set(manager.all_tasks):  # to find all stock tasks takes seconds
-        manager = TaskManager(include_path=definitions and str(definitions))
-    for task in tasks:
-        if task not in manager.all_subtasks:
-            close = get_close_matches(task, manager.all_subtasks, n=3)
-            where = f"the harness or in {definitions}" if definitions else "the harness"
-            raise ValueError(f"there is no task '{task}' in {where}; the nearest names are {close}")
-    for task in tasks:
-        _check_load(manager, task)
-    return manager
-
-
-def _check_load(manager: TaskManager, task: str) -> None:
-    """Load a task, only to say which one, and of which file, cannot be, and why."""
-    entry, failure = manager.task_index[task], None
-    try:
-        manager.load([task])
-    except OSError:  # its rows are out of reach; the file may be right
-        raise
-    except Exception as error:  # the harness meets what is wrong anywhere, in any way
-        failure = error
-    if why := _trouble(task, entry.cfg, failure):
-        raise ValueError(f"task '{task}' of {entry.yaml_path} cannot be loaded: {why}") from failure
-
-
-def _trouble(task: str, config: Mapping[str, object], failure: Exception | None) -> str:
-    unaggregated = isinstance(failure, KeyError) and failure.args == (None,)
-    if (failure is None or unaggregated) and (unknown := unknown_metrics(config)):
-        close = get_close_matches(unknown[0], list(metric_registry), n=3)
-        return f"nobody knows its metrics {unknown}; the nearest names are {close}"
-    if failure is None:
-        return ""
-    if unaggregated:
-        return "a metric has no aggregation of its own; name one, such as `aggregation: mean`"
-    told = f"{type(failure).__name__}: {failure}"
-    if isinstance(failure, ImportError) and task == "record":
-        return (
-            f"{told}. The stock task 'record' does not import on transformers 5; take "
-            "'hub_record' of linlib's definitions"
-        )
-    return told
-
-
-@contextmanager
-def _templates_compiled_once() -> Iterator[None]:
-    """The harness compiles the template of a prompt anew for every row; that is half its time."""
-    compile_template = env.from_string
-    env.from_string = cache(compile_template)
-    try:
-        yield
-    finally:
-        env.from_string = compile_template
+            error = error if isinstance(error, float) else np.nan  # the harness writes "N/A"
+            share = (np.nan, np.nan, np.nan)
+            if metric in SHARES:
+                share = (chance, *binomial_interval(round(value * n_rows), n_rows))
+            yield task, metric, float(value), error, n_rows, *share
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The harness tells much, and draws many bars; its errors are enough."""
+    """Silence the harness's messages and progress bars; its exceptions are enough."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        with redirect_stderr(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""The best affine map between two clouds of hidden states, and the score that it earns.
+"""The best affine map between two clouds of hidden states, and its score.
 
 Everything here is float64 algebra on second moments. With X and Y centred over tokens, the
 linearity score of the paper (section 3, "Procrustes similarity") equals the share of Y's variance
@@ -71,8 +71,8 @@ def factorise(gram: Tensor, floor: Tensor, cutoff: float) -> GramFactor:
     """Factorise the Gram X'X so that rank-deficient X is solved in its own span.
 
     The Gram is scaled to unit diagonal first, so that a dimension with massive activations does
-    not hide the others. A well-conditioned Gram takes the fast road (Cholesky); any other is
-    decomposed by `eigh`, and directions below the cut-off are left out.
+    not hide the others. A well-conditioned Gram is factorised by Cholesky, which is fast; any
+    other is decomposed by `eigh`, and directions below the cut-off are left out.
 
     Args:
         gram: X'X of centred X, shape (d, d), float64.
@@ -103,8 +103,8 @@ def factorise(gram: Tensor, floor: Tensor, cutoff: float) -> GramFactor:
 def _smallest_eigenvalue(triangle: Tensor) -> float:
     """Estimate the smallest eigenvalue of L L' from above, by inverse iteration on a fixed start.
 
-    Two steps are enough to tell an eigenvalue that is too small: the smaller it is, the more of
-    the vector the first step turns into its direction.
+    Two steps are enough: the smaller it is, the more of the vector the first one turns into its
+    direction.
     """
     vector = torch.cos(torch.arange(len(triangle), device=triangle.device).double())[:, None]
     for _ in range(2):
@@ -115,11 +115,7 @@ def _smallest_eigenvalue(triangle: Tensor) -> float:
 
 
 def require_tokens(n_tokens: int, d_in: int) -> None:
-    """Refuse to score n_tokens <= d_in, where the in-sample score is 1 by construction.
-
-    Raises:
-        ValueError: with the number of tokens needed.
-    """
+    """Refuse n_tokens <= d_in, where the in-sample score is 1 by construction (ValueError)."""
     if n_tokens <= d_in:
         raise ValueError(
             f"{n_tokens} tokens cannot test the linearity of a {d_in}-dimensional input: with "
@@ -128,7 +124,6 @@ def require_tokens(n_tokens: int, d_in: int) -> None:
         )
 
 
-@torch.no_grad()
 def _centred(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """Return (mean_x, mean_y, X, Y, floor) in float64, X and Y centred over tokens."""
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):

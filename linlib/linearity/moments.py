@@ -1,7 +1,8 @@
-"""`BlockMoments`: every linearity score of one block from a single pass over its tokens."""
+"""`BlockMoments`: all linearity scores of one block from a single pass over its tokens."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 
@@ -10,9 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from linlib.linearity.centred import Centred, heldout_terms
 from linlib.linearity.maps import LinearMap, require_tokens
-from linlib.linearity.sums import Sums, first_shift, require_finite
+from linlib.linearity.sums import Centred, Sums, first_shift, heldout_terms, require_finite
 
 
 class BlockMoments:
@@ -64,33 +64,27 @@ class BlockMoments:
 
     def __add__(self, other: BlockMoments) -> BlockMoments:
         """Moments of the union of two disjoint token sets."""
-        self._require_same_shape(other)
-        if other._sums is None:
-            return self._with(self._sums.copy() if self._sums else None)
-        return self._with(self._sums.plus(other._sums) if self._sums else other._sums.copy())
+        return self._combined(other, 1)
 
     def __sub__(self, other: BlockMoments) -> BlockMoments:
-        """Moments of the tokens that are left when those of `other` are taken out again."""
-        self._require_same_shape(other)
-        if other._sums is None:
-            return self._with(self._sums.copy() if self._sums else None)
-        if self._sums is None or bool((other._sums.count > self._sums.count).any()):
-            raise ValueError(
-                f"cannot take {other.n_tokens} tokens out of {self.n_tokens}: subtract only what "
-                "was added before, fold by fold"
-            )
-        return self._with(self._sums.plus(other._sums, sign=-1))
+        """Moments of the tokens that remain when those of `other` are taken out again."""
+        return self._combined(other, -1)
 
-    def _require_same_shape(self, other: BlockMoments) -> None:
+    def _combined(self, other: BlockMoments, sign: int) -> BlockMoments:
         if (self.d_model, self.n_folds) != (other.d_model, other.n_folds):
             raise ValueError(
                 "only moments of one shape combine, got (d_model, n_folds) = "
                 f"{(self.d_model, self.n_folds)} and {(other.d_model, other.n_folds)}"
             )
-
-    def _with(self, sums: Sums | None) -> BlockMoments:
+        if other.n_tokens == 0 or (self.n_tokens == 0 and sign > 0):
+            return deepcopy(self if other.n_tokens == 0 else other)
+        if sign < 0 and (self._sums is None or bool((other._sums.count > self._sums.count).any())):
+            raise ValueError(
+                f"cannot take {other.n_tokens} tokens out of {self.n_tokens}: subtract only what "
+                "was added before, fold by fold"
+            )
         result = BlockMoments(self.d_model, self.n_folds)
-        result._sums = sums
+        result._sums = self._sums.plus(other._sums, sign)
         return result
 
     @property
@@ -126,7 +120,7 @@ class BlockMoments:
         return 1 - self._centred.unexplained / self._centred.positive_delta_energy()
 
     def identity_score(self) -> float:
-        """Score of predicting that the block changes nothing: 1 - ||delta||^2 / ||Y||^2."""
+        """Score of the prediction that the block changes nothing: 1 - ||delta||^2 / ||Y||^2."""
         return 1 - self._centred.dd / self._centred.positive_output_energy()
 
     def null_score(self) -> float:
@@ -143,7 +137,7 @@ class BlockMoments:
         return 1 - (1 - score) * (n - 1) / (n - 1 - self.d_model)
 
     def ladder(self) -> dict[str, float]:
-        """Score of ever richer maps from x to y: what does the full linear map buy?
+        """Scores of ever richer maps from x to y, up to the full linear map.
 
         Returns:
             `identity` <= `scaled_identity` <= `orthogonal` <= `linear`. Orthogonal is the true
@@ -162,7 +156,8 @@ class BlockMoments:
     def heldout_scores(self) -> list[tuple[float, float]]:
         """(with, without residual) score on each fold of the map fitted on all the others.
 
-        The variance is taken about the training mean: worse than a constant scores below 0.
+        The variance is taken about the training mean, so a map that is worse than a constant scores
+        below 0.
 
         Raises:
             ValueError: fewer than two folds hold tokens, or the others are too few to fit on.
@@ -193,15 +188,15 @@ class BlockMoments:
         if ridge < 0:
             raise ValueError(f"ridge = {ridge} is negative; 0 is least squares")
         require_tokens(self.n_tokens, self.d_model)
-        c = self._centred if intercept else Centred.about_origin(self._sums)
-        weight = c.shrunk_weight(ridge) if ridge else c.weight
-        return LinearMap(weight, c.mean_delta - c.mean_x @ weight)
+        origin = torch.zeros_like(self._sums.shift)
+        c = self._centred if intercept else Centred.of(self._sums, about=origin)
+        weight, (mean_x, mean_delta) = c.weight(ridge), c.mean.chunk(2)
+        return LinearMap(weight, mean_delta - mean_x @ weight)
 
     def linear_map(self, ridge: float = 0.0, intercept: bool = True) -> LinearMap:
         """The affine map that best predicts a block's output y = x + delta; see `delta_map`."""
         delta = self.delta_map(ridge, intercept)
-        identity = torch.eye(self.d_model, dtype=delta.weight.dtype, device=delta.weight.device)
-        return LinearMap(identity + delta.weight, delta.bias)
+        return LinearMap(torch.eye(self.d_model).to(delta.weight) + delta.weight, delta.bias)
 
     def save(self, path: str | Path) -> None:
         """Write the moments to a safetensors file."""
@@ -210,9 +205,9 @@ class BlockMoments:
         save_file({k: v.contiguous() for k, v in sums.items()}, str(path), metadata=size)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> BlockMoments:
-        """Read moments that `save` wrote."""
-        with safe_open(str(path), framework="pt", device=str(device)) as file:
+    def load(cls, path: str | Path) -> BlockMoments:
+        """Read moments that `save` wrote, onto the CPU."""
+        with safe_open(str(path), framework="pt") as file:
             size = file.metadata()
             result = cls(int(size["d_model"]), int(size["n_folds"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

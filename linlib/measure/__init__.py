@@ -1,18 +1,19 @@
-"""Model x tokens -> one tidy frame: linearity profiles, norms and cosines, per-token errors."""
+"""Model x windows -> tidy frame: linearity profiles, norms and cosines, token errors, losses."""
 
-from linlib.measure.collect import StreamMoments, collect_moments
-from linlib.measure.errors import TokenErrors, tail_statistics, token_errors, worst_tokens
-from linlib.measure.norms import stream_norms
-from linlib.measure.profile import linearity_profile, profile_of_moments
+from importlib import import_module
 
-__all__ = [
-    "StreamMoments",
-    "TokenErrors",
-    "collect_moments",
-    "linearity_profile",
-    "profile_of_moments",
-    "stream_norms",
-    "tail_statistics",
-    "token_errors",
-    "worst_tokens",
-]
+_MODULES = {
+    "windows": "StreamMoments TOKEN_GROUPS choose_layers collect_moments layer_passes",
+    "profile": "linearity_profile profile_of_moments stream_norms",
+    "errors": "TokenErrors error_counts error_statistics tail_statistics token_errors worst_tokens",
+    "losses": "perplexity window_losses",
+}
+__all__ = sorted(" ".join(_MODULES.values()).split())
+
+
+def __getattr__(name: str) -> object:
+    """Import a name's module when the name is first used."""
+    for module, names in _MODULES.items():
+        if name in names.split():
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

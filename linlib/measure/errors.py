@@ -1,4 +1,4 @@
-"""Where the linear map fails: the error of every token, and how long its tail is (Figure 9)."""
+"""Where the linear map fails: the error of each token, and how long its tail is (Figure 9)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from linlib.linearity import LinearMap
-from linlib.measure.batches import check_windows, contiguous_batches, first_positions, run_windows
+from linlib.measure.windows import check_windows, contiguous_batches, first_positions, run_windows
 
 WORST = 0.01  # the share of tokens whose part of the squared error is reported
+BIN_WIDTH = 0.1  # of a histogram of errors, in multiples of their root mean square
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class TokenErrors:
     """Errors of one layer's linear map over tokens that it was not fitted on.
 
     Attributes:
-        error: ||map(h_{l-1}) - h_l||_2 of every token, (n_tokens,).
+        error: ||map(h_{l-1}) - h_l||_2 of each token, (n_tokens,).
         gaussian: as many errors drawn from a Gaussian with the mean and covariance of the same
             residuals: the tail that any cloud of this shape would have.
-        place: (window, position) of every token, (n_tokens, 2).
+        place: (window, position) of each token, (n_tokens, 2).
     """
 
     error: np.ndarray
@@ -44,70 +45,87 @@ def token_errors(
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[int, TokenErrors]:
-    """Error of every token under the affine map of some layers.
+    """Error of each token under the affine maps of some layers, by layer.
 
     Args:
         model: a decoder.
         maps: layer (1..L) -> map from h_{l-1} to h_l, fitted on *other* tokens.
         input_ids: token ids, (n_windows, length).
         attention_mask: 1 for tokens, 0 for padding.
-        skip_first: leave out the first token of every window.
+        skip_first: leave out the first token of each window.
         batch_size: windows in one forward pass.
         seed: of the Gaussian draws.
+
+    Raises:
+        TypeError, ValueError: see `check_windows`.
     """
     mask = check_windows(model, input_ids, attention_mask)
     counted = mask & ~first_positions(mask) if skip_first else mask
-    residuals = {layer: _Residuals() for layer in maps}
+    norms: dict[int, list[Tensor]] = {layer: [] for layer in maps}
+    first, second = dict.fromkeys(maps, 0.0), dict.fromkeys(maps, 0.0)  # sums of r and of r r'
 
     def keep(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
         if layer in maps:
             members = counted[batch].to(x.device)
-            residuals[layer].add(maps[layer](x[members].double()) - y[members].double())
+            residual = maps[layer](x[members].double()) - y[members].double()
+            norms[layer].append(residual.norm(dim=1).cpu())
+            first[layer] = first[layer] + residual.sum(0)
+            second[layer] = second[layer] + residual.T @ residual
 
     batches = list(contiguous_batches(len(input_ids), batch_size))
     run_windows(model, input_ids, mask, batches, keep)
     place, generator = counted.nonzero().numpy(), torch.Generator().manual_seed(seed)
-    return {
-        layer: TokenErrors(torch.cat(found.norms).numpy(), found.gaussian(generator), place)
-        for layer, found in residuals.items()
-    }
+    errors = {}
+    for layer in maps:
+        mean = first[layer] / len(place)
+        covariance = second[layer] / len(place) - torch.outer(mean, mean)
+        gaussian = _gaussian_norms(len(place), mean, covariance, generator)
+        errors[layer] = TokenErrors(torch.cat(norms[layer]).numpy(), gaussian, place)
+    return errors
 
 
-class _Residuals:
-    """Norms of residuals, and the sums that their mean and covariance follow from."""
+def _gaussian_norms(
+    n: int, mean: Tensor, covariance: Tensor, generator: torch.Generator
+) -> np.ndarray:
+    """Norms of n Gaussian draws, (n,), which are the same in the covariance's own axes."""
+    variances, axes = torch.linalg.eigh(covariance)
+    centre, spread = (mean @ axes).float().cpu(), variances.clamp_min(0).sqrt().float().cpu()
+    draws = torch.randn(n, len(centre), generator=generator)
+    return (centre + draws * spread).norm(dim=1).double().numpy()
 
-    def __init__(self) -> None:
-        self.norms: list[Tensor] = []
-        self.first: Tensor | float = 0.0
-        self.second: Tensor | float = 0.0
 
-    def add(self, residual: Tensor) -> None:
-        """Add residuals, (n_tokens, d_model), float64."""
-        self.norms.append(residual.norm(dim=1).cpu())
-        self.first = self.first + residual.sum(0)
-        self.second = self.second + residual.T @ residual
+def error_counts(errors: TokenErrors, bin_width: float = BIN_WIDTH) -> pd.DataFrame:
+    """Count tokens by the size of their error: the histogram of Figure 9.
 
-    def gaussian(self, generator: torch.Generator) -> np.ndarray:
-        """Norms of as many Gaussian draws with the same mean and covariance, (n_tokens,)."""
-        n = sum(map(len, self.norms))
-        mean = self.first / n
-        variances, axes = torch.linalg.eigh(self.second / n - torch.outer(mean, mean))
-        centre = (mean @ axes).float().cpu()  # norms are the same in the covariance's own axes
-        spread = variances.clamp_min(0).sqrt().float().cpu()
-        draws = torch.randn(n, len(centre), generator=generator)
-        return (centre + draws * spread).norm(dim=1).double().numpy()
+    Returns:
+        One row per bin that holds a token. Columns `cloud` ("measured", or its "gaussian" null),
+        `error_low` and `error_high`, the bin's ends in multiples of the root mean square of the
+        measured errors, and `count`.
+    """
+    rms = np.sqrt((errors.error**2).mean())
+    frames = []
+    for cloud, values in (("measured", errors.error), ("gaussian", errors.gaussian)):
+        index, count = np.unique((values / rms // bin_width).astype(int), return_counts=True)
+        low = np.round(index * bin_width, 6)
+        bins = {"error_low": low, "error_high": np.round(low + bin_width, 6), "count": count}
+        frames.append(pd.DataFrame({"cloud": cloud} | bins))
+    return pd.concat(frames, ignore_index=True)
 
 
 def tail_statistics(error: np.ndarray) -> dict[str, float]:
-    """How heavy the tail of per-token errors is.
+    """Measure how heavy the tail of per-token errors, (n_tokens,), is.
 
     Returns:
-        `rms` root mean square; `median`; `p99` and `maximum`, as multiples of the rms;
-        `excess_kurtosis` (0 for a Gaussian); `worst_share`, the part of the squared error that
-        the worst 1% of tokens hold (at least 1%).
+        `rms`, the root mean square, and `median`, in the units of the errors; `p99` and `maximum`,
+        as multiples of the rms; `excess_kurtosis` (0 for normally distributed errors);
+        `worst_share`, the part of the squared error that the worst 1% of tokens hold (at least
+        0.01).
+
+    Raises:
+        ValueError: fewer than 100 tokens.
     """
     if len(error) < 1 / WORST:
-        raise ValueError(f"{len(error)} tokens are too few for a tail; give at least {1 / WORST}")
+        raise ValueError(f"{len(error)} tokens are too few for a tail; give at least 100")
     squared = np.sort(error**2)[::-1]
     rms = np.sqrt(squared.mean())
     n_worst = int(np.ceil(WORST * len(error)))
@@ -121,6 +139,17 @@ def tail_statistics(error: np.ndarray) -> dict[str, float]:
     }
 
 
+def error_statistics(errors: TokenErrors) -> pd.DataFrame:
+    """Tail statistics of measured errors beside those of their Gaussian null.
+
+    Returns:
+        One row: the columns of `tail_statistics`, the same with the prefix `gaussian_`, `n_tokens`.
+    """
+    null = {f"gaussian_{name}": value for name, value in tail_statistics(errors.gaussian).items()}
+    row = tail_statistics(errors.error) | null | {"n_tokens": len(errors.error)}
+    return pd.DataFrame([row])
+
+
 def worst_tokens(
     errors: TokenErrors,
     input_ids: Tensor,
@@ -128,24 +157,16 @@ def worst_tokens(
     n: int = 8,
     context: int = 6,
 ) -> pd.DataFrame:
-    """The tokens with the largest errors, with what stands before them.
+    """Name the n tokens with the largest errors, and up to `context` tokens before each of them.
 
     Returns:
-        Columns `error` (multiple of the rms), `token` and `before` (up to `context` tokens), both
-        quoted, `window`, `position`.
+        One row per token, the largest error first. Columns `window`, `position`, `error` (multiple
+        of the rms), `token` and `before`, both quoted.
     """
-    rms = np.sqrt((errors.error**2).mean())
-    rows = []
+    rms, rows = np.sqrt((errors.error**2).mean()), []
     for index in np.argsort(errors.error)[::-1][:n]:
         window, position = errors.place[index]
-        ids = input_ids[window]
-        rows.append(
-            {
-                "error": errors.error[index] / rms,
-                "token": repr(tokenizer.decode(ids[position])),
-                "before": repr(tokenizer.decode(ids[max(position - context, 0) : position])),
-                "window": window,
-                "position": position,
-            }
-        )
-    return pd.DataFrame(rows)
+        token, before = position, slice(max(position - context, 0), position)
+        texts = [repr(tokenizer.decode(input_ids[window][part])) for part in (token, before)]
+        rows.append((window, position, errors.error[index] / rms, *texts))
+    return pd.DataFrame(rows, columns=["window", "position", "error", "token", "before"])

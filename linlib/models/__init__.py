@@ -1,30 +1,327 @@
-"""Decoders: load them, find their blocks, read their residual stream, edit and restore blocks."""
+"""Decoders and their tokenizers: open them from the Hugging Face hub, a folder or a GGUF file.
 
-from linlib.models.architectures import (
+Weights are read from safetensors and GGUF files only; no code of a model's author is run. The
+progress bars and reports of `transformers` are switched off when this room is imported; those of
+downloads stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, enable_progress_bars, validate_repo_id
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from linlib import store
+from linlib.models.decoders import (
     ARCHITECTURES,
     Architecture,
     architecture_of,
     decoder_blocks,
     final_states,
     position_limit,
+    residual_stream,
+    run_backbone,
+    watch_blocks,
 )
-from linlib.models.edit import replace_blocks, skip_blocks
-from linlib.models.load import load_classifier, load_config, load_model, load_tokenizer
-from linlib.models.stream import residual_stream, watch_blocks
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "architecture_of",
+    "commit_of",
     "decoder_blocks",
     "final_states",
+    "load",
     "load_classifier",
-    "load_config",
     "load_model",
     "load_tokenizer",
     "position_limit",
-    "replace_blocks",
     "residual_stream",
-    "skip_blocks",
+    "run_backbone",
     "watch_blocks",
 ]
+
+logging.disable_progress_bar()  # "Loading weights", once per model
+enable_progress_bars()  # downloads may take minutes; the line above hides them too
+
+
+def load(
+    name_or_path: str | Path,
+    revision: str | None = None,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device = "cpu",
+    bos_token: str | None = None,
+    pad_token: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open a decoder and its tokenizer; arguments and errors as `load_model`, `load_tokenizer`."""
+    model = load_model(name_or_path, revision, dtype, device)
+    return model, load_tokenizer(name_or_path, revision, bos_token, pad_token)
+
+
+def load_model(
+    name_or_path: str | Path,
+    revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """Open a decoder for measuring, in eval mode.
+
+    Args:
+        name_or_path: a hub id, a folder that `save_pretrained` wrote, or a GGUF file, whose weights
+            are dequantised and kept in the cache.
+        revision: branch, tag or commit on the hub, e.g. "step1000" of a Pythia.
+        dtype: of the weights, e.g. "bfloat16".
+        device: where they go.
+
+    Raises:
+        FileNotFoundError: no such folder, file or hub model, or one without a config or without
+            undamaged safetensors.
+        ValueError: an architecture that is not in `ARCHITECTURES`, a GGUF file that cannot be read,
+            an unknown dtype, or a CUDA device where there is none.
+    """
+    return _open(AutoModelForCausalLM, name_or_path, revision, dtype, device)
+
+
+def load_classifier(
+    name_or_path: str | Path,
+    n_labels: int,
+    pad_token_id: int,
+    revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """Open a decoder with a new head that classifies a text by the state of its last token.
+
+    The head is drawn from torch's global generator and has `n_labels` outputs; one output makes a
+    reward model. `pad_token_id`, any id that does not occur in a text, distinguishes padding from
+    text. Other arguments and errors as `load_model`.
+    """
+    head = AutoModelForSequenceClassification
+    changes = {"num_labels": n_labels, "pad_token_id": pad_token_id}
+    with _errors_only():  # the head is new on purpose
+        return _open(head, name_or_path, revision, dtype, device, **changes)
+
+
+def load_tokenizer(
+    name_or_path: str | Path,
+    revision: str | None = None,
+    bos_token: str | None = None,
+    pad_token: str | None = None,
+) -> PreTrainedTokenizerBase:
+    """Open the tokenizer of a model, or one from a folder that holds a tokenizer alone.
+
+    `bos_token` and `pad_token` are existing tokens to use as such, whatever the files say. Other
+    arguments as `load_model`.
+
+    Raises:
+        FileNotFoundError: no such folder, file or hub model, or one without tokenizer files.
+        ValueError: `bos_token` or `pad_token` is not in the vocabulary.
+    """
+    name, options = _find(name_or_path, revision)
+    advice = "add its files, or open that of another model with linlib.load_tokenizer"
+    with _reading("tokenizer", name_or_path, advice):
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        vocabulary = tokenizer.get_vocab()
+        # Without files, some architectures raise and others give a tokenizer such as this.
+        if len(vocabulary) <= len(tokenizer.all_special_tokens):
+            raise ValueError("without files, it has special tokens alone")
+    for role, token in (("bos_token", bos_token), ("pad_token", pad_token)):
+        if token is None:
+            continue
+        if token not in vocabulary:
+            raise ValueError(
+                f"{role} {token!r} is not in the vocabulary of '{name_or_path}'; its special "
+                f"tokens are {tokenizer.all_special_tokens}"
+            )
+        setattr(tokenizer, role, token)
+    return tokenizer
+
+
+def commit_of(name_or_path: str | Path, revision: str | None = None) -> str | None:
+    """Return the commit that a revision stands for on the hub now; None for a folder or a file.
+
+    Raises:
+        FileNotFoundError: no such folder, file, hub model or revision.
+    """
+    if _local_path(name_or_path) is not None:
+        return None
+    return _look_up(str(name_or_path), revision)[0]
+
+
+def _open(
+    head: type,
+    name_or_path: str | Path,
+    revision: str | None,
+    dtype: torch.dtype | str,
+    device: str | torch.device,
+    **changes: int,
+) -> PreTrainedModel:
+    """Open a model of the class `head`, with some values of its config changed."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device '{device}' was requested, but torch finds no CUDA device; use device='cpu', "
+            "or a profile for the CPU such as 'tiny'"
+        )
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f"dtype {dtype!r} must be 'float32', 'bfloat16', 'float16' or 'float64'")
+    name, options = _find(name_or_path, revision)
+    with _reading("config.json", name_or_path, "give what save_pretrained wrote, or a GGUF file"):
+        config = AutoConfig.from_pretrained(name, **options)
+    architecture_of(config)
+    config.update(changes)
+    advice = (
+        "copy damaged files again; pickled weights can run code and are not opened: convert those "
+        "whose origin you trust with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+    )
+    with _reading("weights in safetensors format", name_or_path, advice):
+        model = head.from_pretrained(
+            name, config=config, dtype=found, use_safetensors=True, **options
+        )
+    return model.to(device).eval()
+
+
+@contextmanager
+def _reading(part: str, name_or_path: str | Path, advice: str) -> Iterator[None]:
+    """Say which part of which model cannot be read, for which reason, and what to do."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FileNotFoundError(
+            f"'{name_or_path}' has no {part} that can be read ({_first_line(error)}); {advice}"
+        ) from error
+
+
+def _find(name_or_path: str | Path, revision: str | None) -> tuple[str, dict[str, object]]:
+    """Find a model, record it in the provenance, and say how `from_pretrained` opens it.
+
+    Returns:
+        A folder or a hub id, and keyword arguments.
+    """
+    options: dict[str, object] = {"trust_remote_code": False}
+    path = _local_path(name_or_path)
+    if path is None:
+        name = str(name_or_path)
+        commit, reachable = _look_up(name, revision)
+        store.record("models", name, commit)
+        # transformers looks for the hub's own conversion to safetensors (OPT has nothing else) only
+        # at the branch "main", so the commit that "main" stands for is opened as "main".
+        if revision == commit and reachable and _look_up(name, None)[0] == commit:
+            revision = None
+        return name, options | {"revision": revision or "main", "local_files_only": not reachable}
+    identity = store.identity(path)  # a path within the cache, or else a digest
+    store.record("models", identity if "/" in identity else path.resolve().name, identity)
+    if path.is_file():
+        path = store.cached(convert_gguf, file=path)
+    return str(path), options
+
+
+def _local_path(name_or_path: str | Path) -> Path | None:
+    """Return an existing folder or GGUF file, or None for a hub id; refuse a path to nothing."""
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    names_a_file = path.suffix in (".gguf", ".safetensors", ".bin")
+    if not (
+        isinstance(name_or_path, Path) or names_a_file or ("/" in name and path.parent.is_dir())
+    ):
+        with suppress(HFValidationError):  # such as a string with two slashes
+            validate_repo_id(name)
+            return None
+    raise FileNotFoundError(
+        f"there is no model at the path {path}; give a folder with config.json and "
+        "model.safetensors, as save_pretrained writes it, a GGUF file, or a hub id such as 'gpt2'"
+    )
+
+
+def _look_up(name: str, revision: str | None) -> tuple[str, bool]:
+    """Ask the hub once which commit a revision stands for; else look into the local cache.
+
+    `from_pretrained` alone would try an unreachable hub for 23 seconds per file.
+
+    Returns:
+        The commit, and whether the hub could be reached.
+
+    Raises:
+        FileNotFoundError: the hub has no such model or revision, or cannot be reached and the cache
+            does not hold it.
+    """
+    try:
+        url = hf_hub_url(name, "config.json", revision=revision)
+        return get_hf_file_metadata(url).commit_hash, True
+    except Exception as error:  # the hub's errors, and those of whichever HTTP client it uses
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(found, str):  # .../snapshots/<commit>/config.json
+            return Path(found).parent.name, False
+        at = f" at revision '{revision}'" if revision else ""
+        raise FileNotFoundError(
+            f"no model '{name}'{at}: neither a folder in {Path.cwd()} nor found on the Hugging "
+            f"Face hub ({_first_line(error)}). Check the spelling, HF_TOKEN for a gated model, the "
+            "network"
+        ) from error
+
+
+def convert_gguf(folder: Path, file: Path) -> None:
+    """Fill a folder with config, tokenizer and dequantised float32 weights of a GGUF file.
+
+    It then opens like any other model folder, in a second. For `store.cached`.
+
+    Raises:
+        ValueError: a file that is cut off or damaged, or of an architecture that `transformers`
+            does not read from GGUF files or that is not in `ARCHITECTURES`.
+    """
+    options = {"gguf_file": file.name, "trust_remote_code": False}
+    with _errors_only():
+        try:
+            config = AutoConfig.from_pretrained(file.parent, **options)
+        except Exception as error:  # the reader raises whatever the bytes lead it to
+            raise ValueError(
+                f"{file} cannot be read as GGUF ({_first_line(error)}); copy it again if it is cut "
+                "off or damaged, or use the model's safetensors"
+            ) from error
+        architecture_of(config)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **options
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"{file} lacks weights of its architecture: {missing[:5]}")
+        # The model itself refuses to be saved, since it was quantised.
+        del model.config.quantization_config
+        plain = AutoModelForCausalLM.from_config(model.config)
+        plain.load_state_dict(model.state_dict())
+        plain.tie_weights()
+        plain.save_pretrained(folder)
+        # The weights are of use even where transformers does not read the file's kind of tokenizer;
+        # `load_tokenizer` says that it is missing.
+        with suppress(Exception):
+            AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Silence reports of `transformers` that a user cannot act on."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

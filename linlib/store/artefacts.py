@@ -1,83 +1,164 @@
-"""Cached artefacts: built once, found by what made them, never seen half-built."""
+"""Artefacts: expensive values that are computed once, found by what decides them, and resumable."""
 
 from __future__ import annotations
 
-import hashlib
+import inspect
 import json
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock
 
-from linlib.store.paths import REPOSITORY, cache_folder
+from linlib.store.keys import code_digest, identity, name_of, sha256
+from linlib.store.provenance import cache_folder, library_versions, record, recording
+from linlib.store.results import CSV
 
 
-def recipe_key(recipe: Mapping[str, object]) -> str:
-    """Hash of everything that makes an artefact; the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class Artefact:
+    """The place of one function call's value in the cache.
 
-
-def code_digest(*parts: str) -> str:
-    """Digest of the source of some modules or packages of linlib, e.g. "linearity".
-
-    In a recipe, it makes an artefact of older code another artefact.
-
-    Raises:
-        ValueError: linlib has no such part.
+    Attributes:
+        function: the function called.
+        arguments: its arguments by name, without `folder`.
+        key: the digest of everything that decides the value.
     """
-    digest = hashlib.sha256()
-    for part in parts:
-        path = REPOSITORY / "linlib" / part
-        if not path.exists():
-            raise ValueError(f"linlib has no part '{part}' to take a digest of")
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+
+    function: Callable
+    arguments: dict[str, object]
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the value is once it is complete."""
+        return cache_folder() / self.function.__name__ / self.key
+
+    @property
+    def partial(self) -> Path:
+        """Where it is while it is being made; a killed run finds it again."""
+        return self.folder.with_name(f"{self.key}.partial")
+
+    def lock(self) -> FileLock:
+        """The lock that whoever makes the value holds."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{self.folder}.lock")
+
+    def complete(self, seconds: float, opened: Mapping[str, object], value: object = None) -> None:
+        """Describe the partial folder and give it its final name."""
+        description = {
+            "function": name_of(self.function),
+            "arguments": identity(self.arguments),
+            "packages": library_versions(),
+            "seconds": round(seconds, 2),
+            "opened": opened,
+            "value": _save_value(value, self.partial),
+        }
+        text = json.dumps(description, indent=1, default=str)
+        (self.partial / "artefact.json").write_text(text)
+        self.partial.rename(self.folder)
+
+    def load(self) -> object:
+        """Read the value, and add what was opened for it to the provenance."""
+        description = json.loads((self.folder / "artefact.json").read_text())
+        for kind, entries in description["opened"].items():
+            for name, identity_then in entries.items():
+                record(kind, name, identity_then)
+        record("cached seconds", str(self.folder), description["seconds"])
+        return _load_value(description["value"], self.folder)
 
 
-def build_once(kind: str, recipe: Mapping[str, object], build: Callable[[Path], object]) -> Path:
-    """Return the folder of an artefact; build it first if nobody has.
+def artefact(function: Callable, *args: object, **kwargs: object) -> Artefact:
+    """The place in the cache of `function(*args, **kwargs)`; nothing is computed.
 
-    The build happens in `<key>.partial`, which is renamed when it is complete. A build that was
-    killed finds its partial folder again and may resume from what lies there. Processes that
-    want the same artefact wait for the first.
-
-    Args:
-        kind: what it is, the name of the folder above.
-        recipe: everything that made it, JSON values; kept beside it as `recipe.json`.
-        build: fills the folder that it is given.
+    One rule makes all keys: the function's name, its arguments (models by weights, dtype and type
+    of device, text by content), the digest of the code that it runs, and the versions of the
+    libraries that decide numbers.
     """
-    folder = artefact_folder(kind, recipe)
-    if folder.is_dir():
+    folder = [None] if _fills_folder(function) else []
+    bound = inspect.signature(function).bind(*folder, *args, **kwargs)
+    bound.apply_defaults()
+    arguments = {name: value for name, value in bound.arguments.items() if name != "folder"}
+    ingredients = {
+        "function": name_of(function),
+        "arguments": identity(arguments),
+        "code": code_digest(function),
+        "packages": library_versions(),
+    }
+    text = json.dumps(ingredients, sort_keys=True)
+    return Artefact(function, arguments, sha256(text.encode())[:16])
+
+
+def cached(function: Callable, *args: object, **kwargs: object) -> object:
+    """Return `function(*args, **kwargs)`, computed once and then read from the cache.
+
+    A function whose first parameter is called `folder` fills that folder, which is not passed here
+    and which is the value; if it was killed, it finds what it had written and may go on. Any other
+    function returns a frame, a dataset, a JSON value, or an object with `save(folder)` and a class
+    method `load(folder)`. Processes that want the same value wait for the first one.
+    """
+    place = artefact(function, *args, **kwargs)
+    if not place.folder.is_dir():
+        with place.lock():
+            if not place.folder.is_dir():
+                _compute(place)
+    return place.load()
+
+
+def is_cached(function: Callable, *args: object, **kwargs: object) -> bool:
+    """Whether `cached` would find the value instead of computing it."""
+    return artefact(function, *args, **kwargs).folder.is_dir()
+
+
+def _fills_folder(function: Callable) -> bool:
+    return next(iter(inspect.signature(function).parameters), None) == "folder"
+
+
+def _compute(place: Artefact) -> None:
+    place.partial.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    folder = [place.partial] if _fills_folder(place.function) else []
+    with recording() as opened:
+        value = place.function(*folder, **place.arguments)
+    opened.pop("cached seconds", None)
+    place.complete(time.monotonic() - started, opened, None if folder else value)
+
+
+def _save_value(value: object, folder: Path) -> dict[str, str]:
+    """Write a value and describe how to read it again."""
+    if value is None:
+        return {"kind": "folder"}
+    if isinstance(value, pd.DataFrame):
+        value.to_csv(folder / "value.csv", index=False, lineterminator="\n")
+        return {"kind": "frame"}
+    if hasattr(value, "to_parquet"):
+        value.to_parquet(folder / "value.parquet")
+        return {"kind": "dataset"}
+    if hasattr(value, "save"):
+        value.save(folder)
+        return {"kind": "object", "class": name_of(type(value))}
+    (folder / "value.json").write_text(json.dumps(value))
+    return {"kind": "json"}
+
+
+def _load_value(description: Mapping[str, str], folder: Path) -> object:
+    kind = description["kind"]
+    if kind == "folder":
         return folder
-    with artefact_lock(kind, recipe):
-        if not folder.is_dir():
-            partial = partial_folder(kind, recipe)
-            partial.mkdir(exist_ok=True)
-            build(partial)
-            complete_artefact(kind, recipe)
-    return folder
+    if kind == "frame":
+        return pd.read_csv(
+            folder / "value.csv", skip_blank_lines=False, float_precision="round_trip", **CSV
+        )
+    if kind == "dataset":
+        from datasets import Dataset
 
-
-def artefact_lock(kind: str, recipe: Mapping[str, object]) -> FileLock:
-    """The lock that whoever builds an artefact holds."""
-    folder = artefact_folder(kind, recipe)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{folder}.lock")
-
-
-def complete_artefact(kind: str, recipe: Mapping[str, object]) -> None:
-    """Give a partial folder that holds everything its final name."""
-    partial = partial_folder(kind, recipe)
-    (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, sort_keys=True))
-    partial.rename(artefact_folder(kind, recipe))
-
-
-def artefact_folder(kind: str, recipe: Mapping[str, object]) -> Path:
-    """Where an artefact is, or will be, when it is complete."""
-    return cache_folder() / kind / recipe_key(recipe)
-
-
-def partial_folder(kind: str, recipe: Mapping[str, object]) -> Path:
-    """Where an artefact is while it is being built."""
-    return cache_folder() / kind / f"{recipe_key(recipe)}.partial"
+        return Dataset.from_parquet(str(folder / "value.parquet"), keep_in_memory=True)
+    if kind == "object":
+        module, _, name = description["class"].rpartition(".")
+        if module.partition(".")[0] != "linlib":
+            raise ValueError(f"{folder} names a class outside linlib: {description['class']}")
+        return getattr(import_module(module), name).load(folder)
+    return json.loads((folder / "value.json").read_text())

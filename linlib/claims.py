@@ -1,0 +1,330 @@
+"""The paper's claims beside ours: each is a function from stored frames to a finding.
+
+A verdict follows from numbers by the rule in the docstring of its function, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from linlib import store
+from linlib.stats import mean_interval, paired_differences
+
+SUPPORTED, CONTRADICTED, MIXED = "supported", "contradicted", "mixed"
+NO_DIFFERENCE = "no difference shown"
+
+RUN = ["size", "variant", "seed"]
+COSINE = "cosine-0.5"
+CURVES = ("fig6_pruning_first", "fig7_pruning_second")
+REMOVED, REPLACED, DISTILLED = "removed", "replaced", "replaced + distilled"
+LITTLE = 0.1  # nats per token: a perplexity about a tenth higher
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the paper says, what we measure, and what follows: one of the four verdicts."""
+
+    claim: str
+    ours: str
+    verdict: str
+
+
+def near_linear(profile_name: str) -> Finding:
+    """Supported where the median block scores at least 0.95, and less without residual.
+
+    Contradicted where it scores below 0.9.
+    """
+    frame = store.load_frame("fig1_linearity_profiles", profile_name)
+    frame = frame.query("protocol == 'stream' and tokens == 'all'")
+    median, without = frame[["linearity_score", "linearity_no_residual"]].median()
+    verdict = _verdict(median >= 0.95 and without < median, median < 0.9)
+    n_models = frame["model"].nunique()
+    ours = f"median block {median:.2f}, without residual {without:.2f} ({n_models} models)"
+    return Finding("blocks are near-linear, about 0.99; less without residual", ours, verdict)
+
+
+def falls_in_pretraining(profile_name: str) -> Finding:
+    """Supported where the mean score of every model ends lower than at its first step after 0.
+
+    Contradicted where that of no model does.
+    """
+    frame = store.load_frame("fig2_pretraining_dynamics", profile_name)
+    frame = frame.query("tokens == 'all' and step > 0")
+    means = frame.groupby(["model", "step"])["linearity_score"].mean().groupby("model")
+    change = means.last() - means.first()
+    falls = change < 0
+    ours = f"from step 1 to the end it falls in {falls.sum()} of {len(change)} models "
+    ours += f"(changes from {change.min():+.2f} to {change.max():+.2f})"
+    verdict = _verdict(falls.all(), not falls.any())
+    return Finding("pretraining lowers linearity with residual", ours, verdict)
+
+
+def contributes_little(profile_name: str) -> Finding:
+    """Supported where the median contribution of every layer is below half of the stream's norm.
+
+    Contradicted where that of most layers is not.
+    """
+    frame = store.load_frame("fig3_norms", profile_name)
+    ratio = frame.query("quantity == 'ratio' and tokens == 'no first position'")["median"]
+    below = ratio < 0.5
+    verdict = _verdict(below.all(), below.mean() < 0.5)
+    ours = f"below half the stream in {below.sum()} of {len(ratio)} layers, median "
+    ours += f"{ratio.median():.2f}"
+    return Finding("a block adds little beside the stream", ours, verdict)
+
+
+def cosine_lowers_linearity(profile_name: str) -> Finding:
+    """Supported where the verdict over seeds is "lower" for each size, at equal steps and loss.
+
+    It is about the mean over layers, against the plain model, by the rule of
+    `_verdict_over_sizes`.
+    """
+    frame = store.load_frame("fig4_regularised_linearity_comparison", profile_name)
+    frame = frame[frame["pair"] == COSINE]
+    rows = paired_differences(frame, ["size", "at"], "linearity_no_residual")
+    ours = _listed(rows[rows["at"] == "equal steps"], "size", 2)
+    claim = "the cosine term lowers linearity without residual at each layer"
+    verdict = _verdict_over_sizes(rows["verdict"], hoped="lower")
+    return Finding(claim, f"mean over layers, {ours}", verdict)
+
+
+def cosine_probes_better(profile_name: str) -> Finding:
+    """About the accuracy as a mean over layers 1 .. L, by the rule of `_better_with_cosine`."""
+    frame = store.load_frame("fig5_probing", profile_name)
+    frame = frame.query("control == 'trained' and layer > 0")
+    claim = "states of models with the cosine term probe better"
+    return _better_with_cosine(frame, "accuracy", claim, "accuracy, mean over layers", 3)
+
+
+def removal_costs_little(profile_name: str) -> Finding:
+    """About the loss added by removing one block, the most linear one: the mildest case.
+
+    Supported where its interval over windows ends below 0.1 nats (a perplexity a tenth higher) in
+    each model of Figures 6 and 7 that is measured, contradicted where it begins above in each,
+    mixed otherwise.
+    """
+    frame = _curves("", profile_name)
+    first = frame.query("method == @REMOVED and n_removed == 1")
+    ours = _listed(first, "model", 2, ("added", "added_low", "added_high"))
+    verdict = _verdict((first["added_high"] < LITTLE).all(), (first["added_low"] > LITTLE).all())
+    claim = "removing the most linear blocks, a few of them, costs little"
+    return Finding(claim, f"loss added by removing one block, nats per token, {ours}", verdict)
+
+
+def replacement_beats_removal(profile_name: str) -> Finding:
+    """About the held-out loss, window by window, at each number of blocks of Figures 6 and 7.
+
+    Either figure will do. There are two steps, from removal to replacement and on to distillation.
+    Supported where both lower the loss in every cell, with intervals over windows that exclude
+    zero; contradicted where both raise it in every cell; no difference shown where no interval
+    excludes zero; mixed otherwise.
+    """
+    gains = paired_gains(_curves("_windows", profile_name))
+    gains["better"], gains["worse"] = gains["low"] > 0, gains["high"] < 0
+    parts = [
+        f"{step}: {group['mean'].mean():+.3f}, better in {group['better'].sum()} and worse in "
+        f"{group['worse'].sum()} of {len(group)} cells"
+        for step, group in gains.groupby("step", sort=False)
+    ]
+    verdict = _verdict(gains["better"].all(), gains["worse"].all())
+    if not (gains["better"] | gains["worse"]).any():
+        verdict = NO_DIFFERENCE
+    claim = "linear replacement beats removal, and distillation beats both"
+    return Finding(claim, f"nats per token won, {'; '.join(parts)}", verdict)
+
+
+def replacement_keeps_accuracy(profile_name: str) -> Finding:
+    """About the accuracy on ARC-easy of the distilled model, beside the dense one and the removal.
+
+    Accuracy is kept where the interval over questions does not end below the dense model's
+    accuracy. Supported where distillation keeps it at each number of blocks and removal loses it at
+    some; contradicted where neither distillation nor replacement keeps it at any; mixed otherwise.
+    Where the dense model is not above chance there is nothing to keep: no difference shown.
+    """
+    frame = store.load_frame("fig8_pruning_accuracy", profile_name)
+    dense = frame.query("n_removed == 0").iloc[0]
+    keeps = frame["high"] >= dense["accuracy"]
+    kept = {name: keeps[frame["method"] == name] for name in (REMOVED, REPLACED, DISTILLED)}
+    ours = (
+        f"dense {100 * dense['accuracy']:.0f}% (chance {100 * dense['chance']:.0f}%); not shown to "
+        f"be lower, of {len(kept[REMOVED])} numbers of blocks: "
+    )
+    ours += ", ".join(f"{name} {cells.sum()}" for name, cells in kept.items())
+    verdict = _verdict(
+        kept[DISTILLED].all() and not kept[REMOVED].all(),
+        not kept[DISTILLED].any() and not kept[REPLACED].any(),
+    )
+    if dense["low"] <= dense["chance"]:
+        verdict = NO_DIFFERENCE
+    return Finding("linear maps, distilled, keep the accuracy on ARC-easy", ours, verdict)
+
+
+def long_tails(profile_name: str) -> Finding:
+    """Supported where the errors of every layer have a heavier tail than Gaussian residuals.
+
+    The tail is the excess kurtosis; contradicted where that of no layer is heavier.
+    """
+    frame = store.load_frame("fig9_error_tails_statistics", profile_name).query("tokens == 'all'")
+    heavier = frame["excess_kurtosis"] > frame["gaussian_excess_kurtosis"]
+    ours = (
+        f"heavier than Gaussian in {heavier.sum()} of {len(frame)} layers; the worst 1% of tokens "
+        f"hold {frame['worst_share'].median():.0%} of the squared error"
+    )
+    return Finding("errors are long-tailed", ours, _verdict(heavier.all(), not heavier.any()))
+
+
+def fine_tuning_raises_linearity(profile_name: str) -> Finding:
+    """Supported where each cell of Table 1 is positive, and the mean over cells is clearly so.
+
+    Clearly: the interval over seeds of the mean change over cells (models and tasks) lies above 0,
+    and so do those of its differences from the two controls; without the latter any further
+    training has the effect, and the verdict is "mixed". Contradicted where the interval of the mean
+    lies below 0, "no difference shown" where it holds 0.
+    """
+    value = "delta_linearity_no_residual"
+    frame = store.load_frame("tab1_finetuning", profile_name)
+    cells = frame[frame["training"] == "task"].groupby(["model", "task"])[value].mean()
+    by_seed = frame.groupby(["training", "seed"])[value].mean().unstack("training")
+    changes = {"mean change": by_seed["task"]} | {
+        f"minus {name}": by_seed["task"] - by_seed[name]
+        for name in ("shuffled labels", "language modelling")
+    }
+    rows = [(name, *mean_interval(values)) for name, values in changes.items()]
+    rows = pd.DataFrame(rows, columns=["change", "mean", "low", "high"])
+    ours = f"{_listed(rows[:1], 'change', 3)}, positive in {(cells > 0).sum()} of {len(cells)} "
+    ours += f"cells; {_listed(rows[1:], 'change', 3)}"
+    contradicted = rows["high"][0] < 0
+    verdict = _verdict((cells > 0).all() and (rows["low"] > 0).all(), contradicted)
+    if not rows["low"][0] > 0 and not contradicted:
+        verdict = NO_DIFFERENCE
+    claim = "fine-tuning raises linearity without residual, in every cell"
+    return Finding(claim, ours, verdict)
+
+
+def cosine_improves_superglue(profile_name: str) -> Finding:
+    """About the mean over the ten columns, by the rule of `_better_with_cosine`."""
+    frame = store.load_frame("tab2_superglue_mean", profile_name)
+    frame["points"] = 100 * frame["value"]
+    claim = "the cosine term improves the SuperGLUE mean"
+    return _better_with_cosine(frame, "points", claim, "points", 1)
+
+
+def cosine_improves_stories(profile_name: str) -> Finding:
+    """About the mean over the four scores, by the rule of `_better_with_cosine`."""
+    frame = store.load_frame("tab3_tinystories", profile_name)
+    claim = "the cosine term improves the story scores"
+    return _better_with_cosine(frame, "mean", claim, "mean of four scores in [0, 10]", 2)
+
+
+# The notebook of each claim -> the finding at a profile.
+CLAIMS: dict[str, Callable[[str], Finding]] = {
+    "01_fig1_linearity_profiles": near_linear,
+    "02_fig2_pretraining_dynamics": falls_in_pretraining,
+    "03_fig3_norms": contributes_little,
+    "04_fig4_regularised_linearity": cosine_lowers_linearity,
+    "05_fig5_probing": cosine_probes_better,
+    "06_fig6_pruning_first": removal_costs_little,
+    "07_fig7_pruning_second": replacement_beats_removal,
+    "08_fig8_pruning_accuracy": replacement_keeps_accuracy,
+    "09_fig9_error_tails": long_tails,
+    "10_tab1_finetuning": fine_tuning_raises_linearity,
+    "11_tab2_superglue": cosine_improves_superglue,
+    "12_tab3_tinystories": cosine_improves_stories,
+}
+
+
+def findings_table(profile_name: str, notebooks: str) -> str:
+    """All claims whose frames are measured, as a Markdown table: paper, ours, verdict.
+
+    `notebooks` is their folder, as a link from the page that holds the table.
+    """
+    lines = ["| | the paper | ours | verdict |", "|---|---|---|---|"]
+    for notebook, find in CLAIMS.items():
+        try:
+            finding = find(profile_name)
+        except FileNotFoundError:
+            continue
+        kind, number = re.match(r"\d+_(fig|tab)(\d+)_", notebook).groups()
+        name = f"{'Figure' if kind == 'fig' else 'Table'} {number}"
+        link = f"[{name}]({notebooks}/{notebook}.ipynb)"
+        lines.append(f"| {link} | {finding.claim} | {finding.ours} | {finding.verdict} |")
+    return "\n".join(lines)
+
+
+def paired_gains(windows: pd.DataFrame) -> pd.DataFrame:
+    """Loss that each method saves over the one before it, window by window.
+
+    `windows` has one row per model, method, number of blocks and window, with its `loss`.
+
+    Returns:
+        One row per model, number of blocks and `step` ("removed -> replaced", "replaced ->
+        distilled"): `mean` of the loss that is saved, in nats per token, with `low` .. `high`.
+    """
+    pruned, rows = windows[windows["n_removed"] > 0], []
+    for cell, group in pruned.groupby(["model", "n_removed"], sort=False):
+        loss = group.pivot(index="window", columns="method", values="loss")
+        replaced, distilled = loss[REMOVED] - loss[REPLACED], loss[REPLACED] - loss[DISTILLED]
+        rows.append((*cell, "removed -> replaced", *mean_interval(replaced)))
+        rows.append((*cell, "replaced -> distilled", *mean_interval(distilled)))
+    return pd.DataFrame(rows, columns=["model", "n_removed", "step", "mean", "low", "high"])
+
+
+def _curves(suffix: str, profile_name: str) -> pd.DataFrame:
+    """The frames of Figures 6 and 7 that are stored, one below the other.
+
+    Raises:
+        FileNotFoundError: neither is.
+    """
+    frames, missing = [], None
+    for name in CURVES:
+        try:
+            frames.append(store.load_frame(f"{name}{suffix}", profile_name))
+        except FileNotFoundError as error:
+            missing = missing or error
+    if not frames:
+        raise missing
+    return pd.concat(frames)
+
+
+def _better_with_cosine(
+    frame: pd.DataFrame, value: str, claim: str, what: str, digits: int
+) -> Finding:
+    """Supported where the verdict over seeds is "higher" for each size, against the plain model.
+
+    The rule is that of `_verdict_over_sizes`. Rows of one run are averaged.
+    """
+    runs = frame.groupby(RUN)[value].mean().reset_index()
+    rows = paired_differences(runs, ["size"], value).query("variant == @COSINE")
+    verdict = _verdict_over_sizes(rows["verdict"], hoped="higher")
+    return Finding(claim, f"{what}, {_listed(rows, 'size', digits)}", verdict)
+
+
+def _listed(
+    rows: pd.DataFrame, name: str, digits: int, columns: tuple[str, ...] = ("mean", "low", "high")
+) -> str:
+    """Names and intervals as text: "OPT +0.12 [-0.01, +0.25]; Llama ..."."""
+    numbers = rows[list(columns)].map(f"{{:+.{digits}f}}".format).to_numpy()
+    return "; ".join(
+        f"{label} {mean} [{low}, {high}]"
+        for label, (mean, low, high) in zip(rows[name], numbers, strict=True)
+    )
+
+
+def _verdict(supported: bool, contradicted: bool) -> str:
+    return SUPPORTED if supported else CONTRADICTED if contradicted else MIXED
+
+
+def _verdict_over_sizes(verdicts: Iterable[str], hoped: str) -> str:
+    """What the verdicts of `stats.paired_differences`, one per size, add up to.
+
+    Supported where all are the one that is hoped for ("higher" or "lower"), contradicted where all
+    are the opposite, "no difference shown" where all are that, mixed where they differ.
+    """
+    found = set(verdicts)
+    if found <= {NO_DIFFERENCE}:  # empty where no run has the term
+        return NO_DIFFERENCE
+    return _verdict(found == {hoped}, len(found) == 1)

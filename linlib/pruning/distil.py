@@ -1,0 +1,132 @@
+"""Distil the dense model into the maps that replaced its blocks (paper, section 5).
+
+Only the maps train. The loss is the mean squared error between the student's and the teacher's
+residual stream after each replaced run of blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+
+from linlib.measure.windows import check_windows
+from linlib.models.decoders import residual_stream, run_backbone
+from linlib.pruning.maps import AffineMap, affine_maps
+
+
+@torch.enable_grad()
+def distil(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    windows: Tensor,
+    heldout: Tensor,
+    *,
+    steps: int = 100,
+    batch_size: int = 8,
+    learning_rate: float = 1e-3,
+    warmup_steps: int = 10,
+    evaluate_every: int = 20,
+    patience: int = 3,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Train the student's maps in place; the weights with the lowest held-out loss are kept.
+
+    The weights before the first step count too, so that no student ends worse than it began. Both
+    models are left in evaluation mode: without dropout, evaluations can be compared.
+
+    Args:
+        student: a model from `prune(..., method="replace")`; its other weights do not change.
+        teacher: the dense model.
+        windows: training text, (n_windows, length), visited in random order, and repeatedly if the
+            steps need more windows than there are.
+        heldout: text for early stopping, (n_windows, length).
+        steps: optimiser steps (AdamW), at most.
+        batch_size: windows in a step.
+        learning_rate: the peak of a cosine schedule.
+        warmup_steps: steps of linear warm-up.
+        evaluate_every: steps between two evaluations of the held-out loss.
+        patience: evaluations without a lower loss after which training stops.
+        seed: of the order of windows.
+
+    Returns:
+        One row per evaluation: `step`, `heldout_loss`, and `kept`, which is true for the one whose
+        weights were kept.
+
+    Raises:
+        ValueError: the student has no maps, there are no windows, or they do not fit the models.
+    """
+    maps = affine_maps(student)
+    if not maps:
+        raise ValueError(
+            "the student has no maps to train; make it with prune(model, blocks, 'replace', ...)"
+        )
+    for name, text in (("windows", windows), ("heldout", heldout)):
+        check_windows(teacher, text, None)
+        if len(text) == 0:
+            raise ValueError(f"`{name}` holds no window to distil with")
+    student.eval()
+    teacher.eval()
+    trained = nn.ModuleList(maps)
+    weights = list(trained.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
+    schedule = get_cosine_schedule_with_warmup(optimizer, warmup_steps, steps)
+    generator, n_visits = torch.Generator().manual_seed(seed), steps * batch_size
+    epochs = range(math.ceil(n_visits / len(windows)))
+    order = torch.cat([torch.randperm(len(windows), generator=generator) for _ in epochs])
+    order = order[:n_visits].view(steps, batch_size)  # (n_visits,) -> (steps, batch_size)
+    history = [(0, _heldout_loss(student, teacher, heldout, batch_size))]
+    best, kept = deepcopy(trained.state_dict()), 0
+    for step, chosen in enumerate(order, start=1):
+        optimizer.zero_grad()
+        loss = _loss(student, teacher, maps, windows[chosen])
+        loss.backward(inputs=weights)  # no other weight gets a gradient
+        optimizer.step()
+        schedule.step()
+        if step % evaluate_every and step < steps:
+            continue
+        history.append((step, _heldout_loss(student, teacher, heldout, batch_size)))
+        if history[-1][1] < history[kept][1]:
+            best, kept = deepcopy(trained.state_dict()), len(history) - 1
+        elif len(history) - 1 - kept >= patience:
+            break
+    optimizer.zero_grad()
+    trained.load_state_dict(best)
+    frame = pd.DataFrame(history, columns=["step", "heldout_loss"])
+    return frame.assign(kept=frame.index == kept)
+
+
+def _loss(
+    student: PreTrainedModel, teacher: PreTrainedModel, maps: list[AffineMap], ids: Tensor
+) -> Tensor:
+    with torch.no_grad():
+        targets = residual_stream(teacher, ids)
+    states: dict[range, Tensor] = {}
+    handles = [
+        affine.register_forward_hook(lambda one, _args, output: states.update({one.run: output}))
+        for affine in maps
+    ]
+    try:
+        run_backbone(student, ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # After run a .. b-1 (0-based blocks) the stream is h_b.
+    pairs = [(states[affine.run], targets[affine.run.stop]) for affine in maps]
+    return sum(mse_loss(mine.float(), theirs.float()) for mine, theirs in pairs)
+
+
+@torch.no_grad()
+def _heldout_loss(
+    student: PreTrainedModel, teacher: PreTrainedModel, heldout: Tensor, batch_size: int
+) -> float:
+    maps = affine_maps(student)
+    losses = [
+        _loss(student, teacher, maps, ids).item() * len(ids) for ids in heldout.split(batch_size)
+    ]
+    return sum(losses) / len(heldout)

@@ -1,0 +1,145 @@
+"""The order in which blocks are removed: the paper's, and its rivals.
+
+A criterion gives each block a cost, and the cheapest block is removed first. Costs are measured
+once on the dense model, or again on the remaining model after each removal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedModel
+
+from linlib.linearity import BlockMoments
+from linlib.measure.losses import window_losses
+from linlib.measure.windows import check_windows, collect_moments, contiguous_batches, run_windows
+from linlib.models import load
+from linlib.models.decoders import decoder_blocks
+from linlib.pruning.remove import remove_blocks
+
+SCORES: dict[str, Callable[[BlockMoments], float]] = {
+    "linearity": BlockMoments.linearity_score,
+    "linearity without residual": BlockMoments.linearity_no_residual,
+    "identity score": BlockMoments.identity_score,
+}
+CRITERIA = [*SCORES, "block influence", "loss", "last", "random"]
+
+
+def opened(model: PreTrainedModel | Mapping[str, object]) -> PreTrainedModel:
+    """Return a model as it is, or open the one that keyword arguments of `linlib.load` describe.
+
+    Worker processes are given the latter.
+    """
+    return load(**model)[0] if isinstance(model, Mapping) else model
+
+
+def removal_order(
+    model: PreTrainedModel | Mapping[str, object],
+    input_ids: Tensor,
+    criterion: str = "linearity",
+    n_remove: int | None = None,
+    attention_mask: Tensor | None = None,
+    *,
+    remeasure: bool = False,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[int]:
+    """Blocks (0-based indices) in the order of their removal.
+
+    Args:
+        model: a decoder, or the keyword arguments of `linlib.load` that open one.
+        input_ids: calibration text, (n_windows, length).
+        criterion: see `block_costs`; "loss" with `remeasure` is the greedy search of SLEB.
+        n_remove: the number of blocks; None gives all but one.
+        attention_mask: 1 for tokens, 0 for padding.
+        remeasure: measure the costs again after each removal, on the remaining model.
+        seed: of the criterion "random".
+        batch_size: windows in one forward pass.
+
+    Raises:
+        ValueError: an unknown criterion, or n_remove is not in 0 .. L-1.
+    """
+    model = opened(model)
+    n_blocks = len(decoder_blocks(model))
+    n_remove = n_blocks - 1 if n_remove is None else n_remove
+    if not 0 <= n_remove < n_blocks:
+        raise ValueError(
+            f"cannot remove {n_remove} of {n_blocks} blocks: 0 .. {n_blocks - 1} can go, since at "
+            "least one must be kept"
+        )
+    options = {"attention_mask": attention_mask, "seed": seed, "batch_size": batch_size}
+    left, order = list(range(n_blocks)), []
+    while len(order) < n_remove:
+        if remeasure or not order:
+            remaining = remove_blocks(model, order) if order else model
+            costs = block_costs(remaining, input_ids, criterion, **options)
+        cheapest = min(range(len(left)), key=costs.__getitem__)
+        order.append(left.pop(cheapest))
+        costs.pop(cheapest)
+    return order
+
+
+def block_costs(
+    model: PreTrainedModel | Mapping[str, object],
+    input_ids: Tensor,
+    criterion: str,
+    attention_mask: Tensor | None = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[float]:
+    """The cost of each block under a criterion; cheap blocks are removed first.
+
+    Args:
+        model: a decoder, or the keyword arguments of `linlib.load` that open one.
+        input_ids: calibration text, (n_windows, length).
+        criterion: one of `CRITERIA`. "linearity" (with residual, the paper's), "linearity without
+            residual" and "identity score": one minus the score. "block influence" (ShortGPT):
+            1 - mean cosine of a block's input and output. "loss": the loss of the model without
+            the block, in nats per token. "last": the last block goes first. "random".
+        attention_mask: 1 for tokens, 0 for padding.
+        seed: of "random".
+        batch_size: windows in one forward pass.
+
+    Returns:
+        L costs.
+
+    Raises:
+        ValueError: there is no such criterion.
+    """
+    model = opened(model)
+    n_blocks, text = len(decoder_blocks(model)), (input_ids, attention_mask)
+    if criterion in SCORES:
+        moments = collect_moments(model, *text, n_folds=1, batch_size=batch_size)
+        return [1 - SCORES[criterion](moments.group(layer)) for layer in moments.layers]
+    if criterion == "block influence":
+        return _block_influence(model, *text, batch_size)
+    if criterion == "loss":
+        shorter = (remove_blocks(model, [block]) for block in range(n_blocks))
+        losses = (window_losses(one, *text, batch_size=batch_size) for one in shorter)
+        return [loss.mean().item() for loss in losses]
+    if criterion == "last":
+        return [float(-block) for block in range(n_blocks)]
+    if criterion == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(n_blocks, generator=generator, dtype=torch.float64).tolist()
+    raise ValueError(f"unknown criterion '{criterion}'; choose from {CRITERIA}")
+
+
+def _block_influence(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, batch_size: int
+) -> list[float]:
+    """1 - mean over tokens of cos(h_{l-1}, h_l), for each block (ShortGPT's block influence)."""
+    mask = check_windows(model, input_ids, attention_mask)
+    total = torch.zeros(len(decoder_blocks(model)), dtype=torch.float64)
+
+    def add(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
+        cosines = cosine_similarity(x.float(), y.float(), dim=-1)  # (batch, length)
+        total[layer - 1] += cosines[mask[batch].to(x.device)].double().sum().cpu()
+
+    batches = list(contiguous_batches(len(input_ids), batch_size))
+    run_windows(model, input_ids, mask, batches, add)
+    return (1 - total / mask.sum()).tolist()

@@ -1,0 +1,180 @@
+"""The columns of committed results, as a contract between measurements, claims and figures.
+
+Claims and figures are given the columns of this contract and no others: whoever renames a column,
+or reads one that is not listed, breaks a test and not a figure.
+"""
+
+import inspect
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import pytest  # noqa: E402
+
+from linlib import plots, store  # noqa: E402
+from linlib.claims import CLAIMS, CONTRADICTED, MIXED, NO_DIFFERENCE, SUPPORTED  # noqa: E402
+from linlib.stats import paired_differences  # noqa: E402
+from linlib.store import load_frame  # noqa: E402
+
+PROFILE = "tiny"
+COMMITTED = Path(__file__).parents[1] / "data" / "results" / PROFILE
+
+RUN = "size variant seed"
+PRUNED = "model method n_removed removed"
+CURVE = f"{PRUNED} perplexity low high loss added added_low added_high"
+# The columns that claims and notebooks read of each frame; a frame may have more.
+COLUMNS = {
+    "block_prediction": "model method block criterion cost added",
+    "block_prediction_ranks": "model method criterion rho",
+    "fig1_linearity_profiles": "model protocol layer depth tokens linearity_score "
+    "linearity_no_residual identity_score scaled_identity_score orthogonal_score null_score "
+    "adjusted_score heldout_score heldout_score_low heldout_score_high heldout_no_residual "
+    "heldout_no_residual_low heldout_no_residual_high",
+    "fig2_pretraining_dynamics": "model seed step layer tokens linearity_score "
+    "linearity_no_residual identity_score null_score heldout_score heldout_no_residual",
+    "fig3_norms": "model layer depth tokens quantity q25 median q75",
+    "fig4_regularised_linearity": f"{RUN} layer depth tokens linearity_no_residual null_score",
+    "fig4_regularised_linearity_comparison": f"pair {RUN} at linearity_no_residual validation_loss",
+    "fig4_regularised_linearity_sweep": "size learning_rate initializer_range seed step "
+    "validation_loss chosen",
+    "fig4_regularised_linearity_training": f"{RUN} step tokens linearity_no_residual "
+    "validation_loss",
+    "fig5_probing": f"{RUN} layer depth accuracy low high control",
+    "fig6_pruning_first": CURVE,
+    "fig6_pruning_first_distillation": "step heldout_loss n_removed",
+    "fig6_pruning_first_windows": "window model method n_removed loss",
+    "fig7_pruning_second": CURVE,
+    "fig7_pruning_second_distillation": "step heldout_loss n_removed",
+    "fig7_pruning_second_windows": "window model method n_removed loss",
+    "fig8_pruning_accuracy": f"{PRUNED} accuracy low high n chance",
+    "fig9_error_tails": "model layer tokens cloud error_low error_high count",
+    "fig9_error_tails_statistics": "model layer tokens maximum excess_kurtosis worst_share "
+    "gaussian_excess_kurtosis gaussian_worst_share",
+    "fig9_error_tails_tokens": "model layer tokens error token before position",
+    "pruning_shootout": f"{CURVE} order seed text n_runs speedup",
+    "pruning_shootout_cost": "model method n_removed n_runs parameters flops_per_token "
+    "tokens_per_second speedup",
+    "tab1_finetuning": "model task training seed accuracy chance n_validation "
+    "delta_linearity_no_residual",
+    "tab1_finetuning_layers": "model task training seed layer depth tokens "
+    "delta_linearity_no_residual",
+    "tab2_superglue": f"{RUN} column metric value stderr n chance",
+    "tab2_superglue_mean": f"{RUN} value",
+    "tab3_tinystories": f"{RUN} story grammar creativity consistency plot mean",
+    "tab3_tinystories_examples": f"{RUN} beginning completion",
+}
+METHODS = ["removed", "replaced", "replaced + distilled"]
+
+
+@pytest.fixture(autouse=True)
+def committed_results(monkeypatch):
+    monkeypatch.delenv("LINLIB_ROOT", raising=False)
+
+
+def contracted(name, profile_name=PROFILE):
+    """A committed frame with the columns of the contract alone."""
+    return load_frame(name, profile_name)[COLUMNS[name].split()]
+
+
+def differences(frame):
+    frame = frame.query("tokens == 'all'")
+    return paired_differences(frame, ["size", "step"], "linearity_no_residual")
+
+
+def of_one_model(frame):
+    return frame[frame["model"] == frame["model"].iloc[0]].query("tokens == 'no first position'")
+
+
+# The frame, the function of plots and what a notebook hands to it.
+DRAWINGS = [
+    ("fig1_linearity_profiles", "linearity_lines", lambda frame, ax: plots.linearity_lines(
+        frame.query("protocol == 'stream' and tokens == 'all'"), "linearity_score", ax)),
+    ("fig1_linearity_profiles", "linearity_lines", lambda frame, ax: plots.linearity_lines(
+        frame.query("protocol == 'stream' and tokens == 'all'"), "heldout_no_residual", ax,
+        band="heldout_no_residual")),
+    ("fig1_linearity_profiles", "thin_lines", lambda frame, ax: plots.thin_lines(
+        frame.query("protocol == 'stream' and tokens == 'all'"), "identity_score", ax, "identity")),
+    ("fig2_pretraining_dynamics", "dynamics_lines", lambda frame, ax: plots.dynamics_lines(
+        frame.query("tokens == 'all'"), "heldout_score", ax)),
+    ("fig3_norms", "norm_lines", lambda frame, ax: plots.norm_lines(of_one_model(frame), ax)),
+    ("fig3_norms", "quartile_lines", lambda frame, ax: plots.quartile_lines(
+        frame.query("quantity == 'cosine' and tokens == 'all'"), ax)),
+    ("fig4_regularised_linearity", "interval_lines", lambda frame, ax: plots.interval_lines(
+        frame.query("tokens == 'all'"), "linearity_no_residual", "variant", ax)),
+    ("fig4_regularised_linearity_training", "difference_lines",
+     lambda frame, ax: plots.difference_lines(differences(frame), "variant", ax)),
+    ("fig4_regularised_linearity_training", "path_lines", lambda frame, ax: plots.path_lines(
+        frame, "validation_loss", "linearity_no_residual", "variant", ax)),
+    ("fig5_probing", "interval_lines", lambda frame, ax: plots.interval_lines(
+        frame.query("control == 'trained'"), "accuracy", "variant", ax)),
+    ("fig5_probing", "control_lines", lambda frame, ax: plots.control_lines(
+        frame.query("control != 'trained'"), "accuracy", "control", ax)),
+    ("fig6_pruning_first", "measured_lines", lambda frame, ax: plots.measured_lines(
+        frame.query("n_removed > 0"), "perplexity", "method", ax, "n_removed", METHODS)),
+    ("fig7_pruning_second", "measured_lines", lambda frame, ax: plots.measured_lines(
+        frame.query("n_removed > 0"), "perplexity", "method", ax, "n_removed", METHODS)),
+    ("fig8_pruning_accuracy", "measured_lines", lambda frame, ax: plots.measured_lines(
+        frame.query("n_removed > 0"), "accuracy", "method", ax, "n_removed", METHODS)),
+    ("fig9_error_tails", "error_histogram",
+     lambda frame, ax: plots.error_histogram(of_one_model(frame), ax)),
+    ("pruning_shootout", "path_points", lambda frame, ax: plots.path_points(
+        frame.query("method == 'replaced'"), "speedup", "perplexity", "order", ax)),
+    ("block_prediction_ranks", "interval_points", lambda frame, ax: plots.interval_points(
+        frame, "rho", "criterion", "method", ax, METHODS[:2])),
+    ("tab1_finetuning", "interval_points", lambda frame, ax: plots.interval_points(
+        frame, "delta_linearity_no_residual", "task", "training", ax,
+        ["task", "shuffled labels", "language modelling"])),
+    ("tab1_finetuning_layers", "interval_lines", lambda frame, ax: plots.interval_lines(
+        frame.query("tokens == 'all'"), "delta_linearity_no_residual", "training", ax)),
+    ("tab2_superglue", "interval_points", lambda frame, ax: plots.interval_points(
+        frame, "value", "column", "variant", ax, list(frame["variant"].unique()))),
+    ("tab3_tinystories", "interval_points", lambda frame, ax: plots.interval_points(
+        frame.dropna(), "mean", "size", "variant", ax, list(frame["variant"].dropna().unique()))),
+]  # fmt: skip
+
+
+def test_each_committed_result_is_in_the_contract():
+    assert {path.stem for path in COMMITTED.glob("*.csv")} == set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_committed_result_has_the_columns_of_the_contract(name):
+    frame = load_frame(name, PROFILE)
+    assert set(COLUMNS[name].split()) <= set(frame.columns)
+    assert len(frame) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [(name, draw) for name, _, draw in DRAWINGS],
+    ids=[f"{function} of {name}" for name, function, _ in DRAWINGS],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_figure_needs_no_other_columns(name, draw):
+    fig, ax = plt.subplots()
+    draw(contracted(name), ax)
+    fig.canvas.draw()
+    assert ax.has_data() and ax.get_legend_handles_labels()[1]
+    plt.close(fig)
+
+
+def test_each_plot_is_drawn_from_a_committed_result():
+    functions = dict(inspect.getmembers(plots, inspect.isfunction))
+    first = {
+        name: next(iter(inspect.signature(function).parameters), "")
+        for name, function in functions.items()
+        if function.__module__ == plots.__name__ and not name.startswith("_")
+    }
+    tidy = {name for name, argument in first.items() if argument in {"frame", "differences"}}
+    assert tidy == {function for _, function, _ in DRAWINGS}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_claim_needs_no_other_columns(claim, monkeypatch):
+    monkeypatch.setattr(store, "load_frame", contracted)
+    finding = CLAIMS[claim](PROFILE)
+    assert finding.verdict in {SUPPORTED, CONTRADICTED, MIXED, NO_DIFFERENCE}
+    assert "nan" not in finding.ours

@@ -1,0 +1,256 @@
+"""Properties that hold for all inputs: moments, batches, first positions, histograms."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linlib.linearity import BlockMoments, fit_linear_map, linearity_score, sums
+from linlib.measure.errors import TokenErrors, error_counts
+from linlib.measure.windows import contiguous_batches, first_positions
+
+repeatable = settings(derandomize=True, deadline=None, max_examples=60, database=None)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def normal(generator, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@st.composite
+def blocks(draw, dtype=torch.float64, offset=30.0):
+    """Input and contribution of a block, (n, d) each, with means and scales of all sizes."""
+    d = draw(st.integers(1, 6))
+    n = draw(st.integers(4 * d + 8, 80))
+    generator = torch.Generator().manual_seed(draw(seeds))
+    scale = 10.0 ** draw(st.integers(-2, 2))
+    x = scale * (normal(generator, n, d) + offset * normal(generator, d))
+    delta = scale * draw(st.sampled_from([0.05, 1.0, 5.0])) * normal(generator, n, d)
+    delta += x @ normal(generator, d, d) * draw(st.sampled_from([0.0, 0.2, 2.0]))
+    return x.to(dtype), delta.to(dtype)
+
+
+@st.composite
+def cuts(draw, n):
+    """Sizes of adjacent pieces of n tokens, some of which may be empty."""
+    borders = sorted(draw(st.lists(st.integers(0, n), max_size=5)))
+    return [stop - start for start, stop in zip([0, *borders], [*borders, n], strict=True)]
+
+
+def accumulate(x, delta, n_folds=1, sizes=None, folds=None):
+    moments = BlockMoments(x.shape[1], n_folds)
+    sizes = sizes or [len(x)]
+    folds = folds or [0] * len(sizes)
+    for a, b, fold in zip(x.split(sizes), delta.split(sizes), folds, strict=True):
+        moments.update(a, b, fold)
+    return moments
+
+
+def scores_of(moments):
+    return [
+        moments.linearity_score(),
+        moments.linearity_no_residual(),
+        moments.identity_score(),
+    ]
+
+
+def direct_scores(x, delta):
+    """The same scores of all tokens at once, in float64."""
+    x, delta = x.double(), delta.double()
+    y = x + delta
+    identity = 1 - (delta - delta.mean(0)).square().sum() / (y - y.mean(0)).square().sum()
+    return [linearity_score(x, y), linearity_score(x, delta), identity.item()]
+
+
+def rotation(seed, d):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(normal(generator, d, d))[0]
+
+
+# ---------------------------------------------------------------- moments
+
+
+@repeatable
+@given(st.data(), st.sampled_from([torch.float32, torch.float64]))
+def test_any_split_into_batches_folds_and_chunks_gives_the_scores_of_one_computation(data, dtype):
+    x, delta = data.draw(blocks(dtype, offset=3.0))
+    sizes = data.draw(cuts(len(x)))
+    n_folds = data.draw(st.integers(1, 3))
+    one_fold_each = st.lists(
+        st.integers(0, n_folds - 1), min_size=len(sizes), max_size=len(sizes)
+    )  # fmt: skip
+    folds = data.draw(one_fold_each)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sums, "CHUNK", data.draw(st.integers(1, 40)))
+        patch.setattr(sums, "CHUNKS_SUMMED", data.draw(st.integers(1, 4)))
+        moments = accumulate(x, delta, n_folds, sizes, folds)
+    assert moments.n_tokens == len(x)
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-4
+    assert scores_of(moments) == pytest.approx(direct_scores(x, delta), abs=tolerance)
+
+
+@repeatable
+@given(st.data())
+def test_windows_and_flat_tokens_are_the_same_tokens(data):
+    x, delta = data.draw(blocks())
+    length = data.draw(st.sampled_from([k for k in range(1, len(x) + 1) if len(x) % k == 0]))
+    windows = [states.view(-1, length, x.shape[1]) for states in (x, delta)]  # (windows, length, d)
+    moments = BlockMoments(x.shape[1])
+    moments.update(*windows)
+    assert scores_of(moments) == pytest.approx(scores_of(accumulate(x, delta)), abs=1e-10)
+
+
+@repeatable
+@given(st.data())
+def test_moments_of_parts_add_in_any_order(data):
+    x, delta = data.draw(blocks())
+    sizes = data.draw(cuts(len(x)))
+    parts = [
+        accumulate(a, b, n_folds=2, folds=[number % 2])
+        for number, (a, b) in enumerate(zip(x.split(sizes), delta.split(sizes), strict=True))
+    ]
+    merged = BlockMoments(x.shape[1], 2)
+    for part in data.draw(st.permutations(parts)):
+        merged = merged + part
+    assert scores_of(merged) == pytest.approx(direct_scores(x, delta), abs=1e-9)
+    fitted, expected = merged.delta_map(), fit_linear_map(x, delta)
+    torch.testing.assert_close(fitted(x), expected(x), atol=1e-6, rtol=1e-6)
+
+
+@repeatable
+@given(blocks(), blocks())
+def test_what_was_added_can_be_subtracted_again(first, second):
+    d = min(first[0].shape[1], second[0].shape[1])
+    a, b = (accumulate(x[:, :d], delta[:, :d]) for x, delta in (first, second))
+    back = (a + b) - b
+    assert back.n_tokens == a.n_tokens
+    # Digits are lost where b is much larger than a: errors are relative to the sums of both.
+    largest = (a + b)._sums.about(back._sums.shift)
+    for field in fields(sums.Sums):
+        mine, theirs = (getattr(one, field.name) for one in (back._sums, a._sums))
+        scale = getattr(largest, field.name).abs().max().item()
+        torch.testing.assert_close(mine, theirs, atol=1e-9 * scale + 1e-12, rtol=0)
+    assert (b + a).n_tokens == (a + b).n_tokens == a.n_tokens + b.n_tokens
+
+
+@repeatable
+@given(blocks(), seeds)
+def test_sums_about_another_shift_are_those_of_shifted_states(block, seed):
+    x, delta = block
+    moved = accumulate(x, delta)._sums.about(
+        normal(torch.Generator().manual_seed(seed), 2 * x.shape[1])
+    )
+    z = torch.cat([x, delta], dim=1) - moved.shift  # (n, 2 d)
+    d = x.shape[1]
+    size = z.square().sum().item() + len(x) * accumulate(x, delta)._sums.shift.square().sum().item()
+    expected = {
+        "first": z.sum(0, keepdim=True),
+        "second": (z[:, :d].T @ z)[None],
+        "delta_energy": z[:, d:].square().sum()[None],
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(getattr(moved, name), value, atol=1e-10 * size, rtol=0)
+
+
+@repeatable
+@given(blocks(), seeds)
+def test_scores_do_not_depend_on_shifts_rotations_and_scale(block, seed):
+    x, delta = block
+    generator = torch.Generator().manual_seed(seed)
+    turn = rotation(seed, x.shape[1])
+    shift, other_shift = 10 * normal(generator, 2, x.shape[1])
+    moved = accumulate(3 * x @ turn + shift, 3 * delta @ turn + other_shift)
+    assert scores_of(moved) == pytest.approx(scores_of(accumulate(x, delta)), abs=1e-8)
+
+
+@repeatable
+@given(blocks(), seeds)
+def test_the_score_without_residual_lets_input_and_contribution_turn_apart(block, seed):
+    x, delta = block
+    moved = accumulate(
+        x @ rotation(seed, x.shape[1]) + 1, 2 * delta @ rotation(seed + 1, x.shape[1]) - 7
+    )
+    expected = accumulate(x, delta).linearity_no_residual()
+    assert moved.linearity_no_residual() == pytest.approx(expected, abs=1e-8)
+
+
+@repeatable
+@given(blocks(torch.float32))
+def test_richer_maps_never_score_lower(block):
+    moments = accumulate(*block)
+    ladder = list(moments.ladder().values())
+    assert all(low <= high + 1e-6 for low, high in zip(ladder, ladder[1:], strict=False))
+    assert moments.linearity_score() <= 1
+    assert 0 <= moments.linearity_no_residual() <= 1
+    assert moments.linearity_score() >= moments.identity_score()
+
+
+@repeatable
+@given(blocks(), st.permutations(range(4)))
+def test_held_out_scores_do_not_depend_on_the_names_of_the_folds(block, names):
+    x, delta = block
+    sizes = [len(part) for part in x.tensor_split(4)]
+    plain, renamed = (accumulate(x, delta, 4, sizes, folds) for folds in (list(range(4)), names))
+    assert renamed.heldout_score() == pytest.approx(plain.heldout_score(), abs=1e-7)
+    for fold, name in enumerate(names):
+        assert renamed.heldout_scores()[name] == pytest.approx(
+            plain.heldout_scores()[fold], abs=1e-7, rel=1e-7
+        )
+
+
+@repeatable
+@given(blocks(torch.float32), st.integers(1, 3))
+def test_moments_are_the_same_after_a_file(tmp_path_factory, block, n_folds):
+    moments = accumulate(*block, n_folds=n_folds, folds=[n_folds - 1])
+    path = tmp_path_factory.mktemp("moments") / "block.safetensors"
+    moments.save(path)
+    loaded = BlockMoments.load(path)
+    assert scores_of(loaded) == scores_of(moments) and loaded.n_folds == n_folds
+
+
+# ---------------------------------------------------------------- windows
+
+
+@repeatable
+@given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 6))
+def test_batches_cover_each_window_once_and_never_cross_folds(n_windows, batch_size, n_folds):
+    batches = list(contiguous_batches(n_windows, batch_size, n_folds))
+    assert [i for batch in batches for i in range(batch.start, batch.stop)] == [*range(n_windows)]
+    assert all(0 < batch.stop - batch.start <= batch_size for batch in batches)
+    fold_of = np.searchsorted(
+        [n_windows * fold // n_folds for fold in range(1, n_folds)], range(n_windows), "right"
+    )
+    assert all(len(set(fold_of[batch])) == 1 for batch in batches)
+    sizes = np.bincount(fold_of, minlength=n_folds) if n_windows else np.zeros(n_folds)
+    assert sizes.max() - sizes.min() <= 1
+
+
+@repeatable
+@given(st.integers(1, 6), st.integers(1, 10), seeds)
+def test_each_window_has_one_first_position_and_it_is_its_first_token(n_windows, length, seed):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(n_windows, length, generator=generator) < 0.5
+    first = first_positions(mask)
+    for window, tokens in enumerate(mask.tolist()):
+        expected = [tokens.index(True)] if True in tokens else []
+        assert first[window].nonzero()[:, 0].tolist() == expected
+
+
+@repeatable
+@given(seeds, st.integers(2, 300), st.sampled_from([0.05, 0.1, 0.5]))
+def test_a_histogram_counts_each_token_once_in_its_bin(seed, n_tokens, bin_width):
+    rng = np.random.default_rng(seed)
+    error, gaussian = np.abs(rng.standard_cauchy((2, n_tokens)))
+    counts = error_counts(TokenErrors(error, gaussian, np.zeros((n_tokens, 2))), bin_width)
+    assert (counts["count"] > 0).all()
+    assert (counts.groupby("cloud")["count"].sum() == n_tokens).all()
+    rms = np.sqrt((error**2).mean())
+    for cloud, values in (("measured", error), ("gaussian", gaussian)):
+        for row in counts[counts["cloud"] == cloud].itertuples():
+            # Within rounding of the borders, which may put a token into the neighbouring bin.
+            inside = (values / rms > row.error_low - 1e-5) & (values / rms < row.error_high + 1e-5)
+            assert inside.sum() >= row.count
+            assert row.error_high - row.error_low == pytest.approx(bin_width)

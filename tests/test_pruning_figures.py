@@ -1,0 +1,552 @@
+"""The numbers of Figures 6 to 8 and notebooks 20 and 24, beside plain loops written for them."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from test_pruning import blocks_become, deep_model, random_windows, skip_blocks
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import linlib
+from linlib import corpora, pruning, store
+from linlib.linearity import LinearMap
+from linlib.measure import window_losses
+from linlib.models import load_tokenizer
+from linlib.models.decoders import decoder_blocks, residual_stream
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+RIDGE = 1e-4
+TEXT = (
+    "The {n}th fox jumps over {m} lazy dogs. A map sends sums to sums, and {m} to {n}. "
+    "Blocks add their contributions one by one, {n} of them, to a stream of {m} numbers."
+)
+
+
+@torch.no_grad()
+def losses_by_transformers(model, windows):
+    """The loss of each window, as transformers computes it from labels."""
+    return [model(input_ids=row[None], labels=row[None]).loss.item() for row in windows]
+
+
+@torch.no_grad()
+def stream_of(model, windows):
+    """States in float64 by NumPy, (L + 1, n_tokens, d)."""
+    return torch.stack(residual_stream(model, windows)).flatten(1, 2).double().numpy()
+
+
+def scores_by_lstsq(model, windows):
+    """1 - the share of the output's variance that least squares leaves, for each block."""
+    stream = stream_of(model, windows)
+    scores = []
+    for x, y in zip(stream, stream[1:], strict=False):
+        x, y = x - x.mean(0), y - y.mean(0)
+        error = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+        scores.append(1 - (error**2).sum() / (y**2).sum())
+    return scores
+
+
+def ridge_map(model, windows, run):
+    """x + x W + b with W = (X'X + lambda I)^-1 X'D; lambda is a share of X'X's mean diagonal."""
+    stream = stream_of(model, windows)
+    x, delta = stream[run.start], stream[run.stop] - stream[run.start]
+    centred = x - x.mean(0)
+    gram = centred.T @ centred
+    penalty = RIDGE * gram.diagonal().mean() * np.eye(len(gram))
+    weight = np.linalg.solve(gram + penalty, centred.T @ (delta - delta.mean(0)))
+    bias = delta.mean(0) - x.mean(0) @ weight
+    weight, bias = torch.tensor(weight), torch.tensor(bias)
+    return lambda states: states + (states.double() @ weight + bias).to(states.dtype)
+
+
+def t_interval(values):
+    """Mean and 95% interval by the textbook."""
+    mean, n = sum(values) / len(values), len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+    half = stats.t.ppf(0.975, n - 1) * math.sqrt(variance / n)
+    return mean, mean - half, mean + half
+
+
+# ---------------------------------------------------------------- the parts
+
+
+@pytest.fixture
+def affine_model():
+    """A decoder of five blocks, of which the second to the fourth are exactly affine."""
+    model = deep_model("llama").double()
+    generator = torch.Generator().manual_seed(3)
+    for block in (1, 2, 3):
+        weight = 0.1 * torch.randn(32, 32, generator=generator, dtype=torch.float64)
+        shift = torch.randn(32, generator=generator, dtype=torch.float64)
+
+        def affine(_block, args, kwargs, _output, weight=weight, shift=shift):
+            states = args[0] if args else kwargs["hidden_states"]
+            return states + states @ weight + shift
+
+        decoder_blocks(model)[block].register_forward_hook(affine, with_kwargs=True)
+    return model
+
+
+@pytest.mark.parametrize("blocks", [[2], [1, 3], [1, 2, 3]])
+def test_exactly_affine_blocks_are_replaced_without_any_loss(affine_model, blocks):
+    fitting, heldout = random_windows(20), random_windows(6, seed=2)
+    dense = window_losses(affine_model, heldout).tolist()
+    states, added = stream_of(affine_model, heldout)[-1], {}
+    for method in ("remove", "replace", "distil"):
+        maps = pruning.fit_maps(
+            affine_model,
+            blocks,
+            method,
+            fitting,
+            ridge=0.0,
+            stopping=heldout,
+            distillation={"steps": 2, "evaluate_every": 1, "warmup_steps": 0},
+        )
+        pruned = pruning.apply_maps(affine_model, maps)
+        added[method] = pruning.added_loss(window_losses(pruned, heldout).tolist(), dense)
+        if method != "remove":
+            np.testing.assert_allclose(stream_of(pruned, heldout)[-1], states, atol=1e-8)
+    assert abs(added["remove"]["added"]) > 0.01
+    for method in ("replace", "distil"):  # a distillation keeps its start, which is perfect
+        for name in ("added", "added_low", "added_high"):
+            assert added[method][name] == pytest.approx(0, abs=2e-6)  # losses are float32
+    assert maps.history["kept"][0]
+
+
+def test_affine_blocks_are_the_most_linear_ones(affine_model):
+    windows = random_windows(20)
+    scores = scores_by_lstsq(affine_model, windows)
+    assert scores[1:4] == pytest.approx([1, 1, 1], abs=1e-12) and max(scores[0], scores[4]) < 0.999
+    order = pruning.removal_order(affine_model, windows)
+    assert set(order[:3]) == {1, 2, 3}
+    assert order[3] == max((0, 4), key=scores.__getitem__)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
+def test_the_order_is_that_of_least_squares(name):
+    model, windows = deep_model(name), random_windows(12)
+    scores = scores_by_lstsq(model, windows)
+    expected = sorted(range(5), key=lambda block: -scores[block])
+    assert pruning.removal_order(model, windows, "linearity") == expected[:-1]
+    np.testing.assert_allclose(
+        pruning.block_costs(model, windows, "linearity"), 1 - np.array(scores), atol=1e-6
+    )
+
+
+def test_added_loss_is_paired_window_by_window():
+    model, windows = deep_model("llama"), random_windows(9, seed=4)
+    dense = window_losses(pruning.prune(model, [], "remove"), windows, batch_size=4)
+    pruned = window_losses(pruning.prune(model, [1, 3], "remove"), windows, batch_size=4)
+    found = pruning.added_loss(pruned.tolist(), dense.tolist())
+    by_hand = losses_by_transformers(model, windows)
+    assert dense.tolist() == pytest.approx(by_hand, abs=1e-5)
+    with skip_blocks(model, [1, 3]):
+        without = losses_by_transformers(model, windows)
+    differences = [loss - before for loss, before in zip(without, by_hand, strict=True)]
+    loss, low, high = t_interval(without)
+    expected = [math.exp(loss), math.exp(low), math.exp(high), loss, *t_interval(differences)]
+    names = ["perplexity", "low", "high", "loss", "added", "added_low", "added_high"]
+    assert list(found) == names
+    assert list(found.values()) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    apart = found["high"] / found["low"]  # pairing removes what the windows have in common
+    assert found["added_high"] - found["added_low"] != pytest.approx(math.log(apart), rel=0.01)
+
+
+# ---------------------------------------------------------------- runs of blocks
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_runs_partition_the_blocks(blocks):
+    runs = pruning.adjacent_runs(blocks)
+    assert [block for run in runs for block in run] == sorted(blocks)
+    assert all(len(run) > 0 for run in runs)
+    assert all(before.stop < after.start for before, after in zip(runs, runs[1:], strict=False))
+
+
+@given(st.lists(st.integers(0, 40), unique=True), st.randoms())
+def test_runs_do_not_depend_on_the_order_of_blocks(blocks, random):
+    shuffled = random.sample(blocks, len(blocks))
+    assert pruning.adjacent_runs(shuffled) == pruning.adjacent_runs(blocks)
+
+
+SHALLOW = deep_model("gpt2")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_removing_twice_is_removing_once(data):
+    blocks = data.draw(st.sets(st.integers(0, 4), min_size=1, max_size=4))
+    first = data.draw(st.sets(st.sampled_from(sorted(blocks))))
+    left = [block for block in range(5) if block not in first]
+    second = [left.index(block) for block in blocks - first]
+    twice = pruning.remove_blocks(pruning.remove_blocks(SHALLOW, first), second)
+    once = pruning.remove_blocks(SHALLOW, blocks)
+    assert twice.config.removed_blocks == once.config.removed_blocks == sorted(blocks)
+    states = stream_of(twice, random_windows(1)), stream_of(once, random_windows(1))
+    np.testing.assert_array_equal(*states)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sets(st.integers(0, 4), min_size=1, max_size=4))
+def test_maps_of_any_runs_do_what_they_do_inside_the_dense_model(blocks):
+    generator = torch.Generator().manual_seed(len(blocks))
+    deltas = {
+        run: LinearMap(0.1 * torch.randn(32, 32, generator=generator), torch.ones(32) * run.start)
+        for run in pruning.adjacent_runs(blocks)
+    }
+    small = pruning.replace_runs(SHALLOW, deltas)
+    inside = {run: (lambda x, delta=delta: x + delta(x)) for run, delta in deltas.items()}
+    with blocks_become(SHALLOW, inside):
+        expected = stream_of(SHALLOW, random_windows(2))[-1]
+    np.testing.assert_allclose(stream_of(small, random_windows(2))[-1], expected, atol=1e-4)
+
+
+# ---------------------------------------------------------------- kept maps
+
+
+@pytest.mark.parametrize("method", pruning.METHODS)
+def test_maps_survive_a_folder(method, tmp_path):
+    model, windows = deep_model("llama"), random_windows(20)
+    maps = pruning.fit_maps(
+        model, [1, 2, 4], method, windows, stopping=windows[:4], distillation={"steps": 2}
+    )
+    maps.save(tmp_path)
+    loaded = pruning.Maps.load(tmp_path)
+    assert (loaded.method, loaded.blocks) == (method, (1, 2, 4))
+    assert list(loaded.deltas) == ([] if method == "remove" else [range(1, 3), range(4, 5)])
+    assert (loaded.history is None) == (method != "distil")
+    if method == "distil":
+        pd.testing.assert_frame_equal(loaded.history, maps.history)
+    ours, theirs = (
+        window_losses(pruning.apply_maps(model, one), windows[:3]) for one in (maps, loaded)
+    )
+    assert torch.equal(ours, theirs)
+
+
+def test_the_maps_of_no_blocks_survive_a_folder(tmp_path):
+    maps = pruning.fit_maps(deep_model("llama"), [], "replace")
+    maps.save(tmp_path)
+    assert pruning.Maps.load(tmp_path) == maps == pruning.Maps("replace", ())
+
+
+# ---------------------------------------------------------------- the notebooks' own cells
+
+
+def toy_decoder(vocabulary):
+    """A decoder whose blocks differ, and whose losses depend on each of them."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
+    config = LlamaConfig(vocab_size=vocabulary, max_position_embeddings=160, **sizes)
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="module")
+def toy(tokenizer_folder, tmp_path_factory):
+    """A profile of one's own: the folder of a small decoder, and two text files."""
+    folder = tmp_path_factory.mktemp("toy")
+    tokenizer = load_tokenizer(tokenizer_folder)
+    toy_decoder(len(tokenizer)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    for number, name in enumerate(("corpus", "stories")):
+        documents = [TEXT.format(n=n, m=n * (7 + number) % 61) for n in range(200)]
+        lines = [f'{{"text": "{document}"}}' for document in documents]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    profile = {
+        "name": "toy",
+        "description": "a random decoder",
+        "corpus": str(folder / "corpus.jsonl"),
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "float32",
+        "models": [{"id": str(folder / "model"), "label": "toy"}],
+        "measure": {
+            "n_windows": 8,
+            "length": 24,
+            "batch_size": 4,
+            "n_folds": 2,
+            "checkpoint_windows": 2,
+            "official_windows": 2,
+        },
+        "pruning": {
+            "first_model": "toy",
+            "second_model": "toy",
+            "most_removed": 3,
+            "stories": str(folder / "stories.jsonl"),
+            "calibration_windows": 24,
+            "heldout_windows": 7,
+            "ridge": RIDGE,
+            "random_seeds": [0],
+            "batch_size": 5,
+            "timing_rounds": 1,
+            "distillation": {
+                "steps": 6,
+                "batch_size": 4,
+                "learning_rate": 1.0e-3,
+                "warmup_steps": 1,
+                "evaluate_every": 2,
+                "patience": 2,
+                "heldout_windows": 3,
+            },
+        },
+        "evaluation": {
+            "source": "storyworld",
+            "tasks": ["arc_easy"],
+            "rows": 12,
+            "probe_stories": 2,
+            "probe_variants": ["plain"],
+            "judge": "storyworld",
+            "prompts": 1,
+            "max_new_tokens": 8,
+            "temperature": 0.7,
+            "batch_size": 8,
+        },
+    }
+    (folder / "toy.yaml").write_text(yaml.safe_dump(profile))
+    return folder / "toy.yaml", profile
+
+
+def run_cells(number, profile, until):
+    """Run a notebook's code cells up to the one that stores the result `until`."""
+    (path,) = NOTEBOOKS.glob(f"{number}_*.py")
+    names = {}
+    for cell in re.split(r"^# %%", path.read_text(), flags=re.MULTILINE)[1:]:
+        header, _, source = cell.partition("\n")
+        if "[markdown]" in header:
+            continue
+        exec(compile(source, path.name, "exec"), names)
+        if 'tags=["parameters"]' in header:
+            names |= {"profile": str(profile), "remeasure": True}
+        if "linlib.result(" in source and f'"{until}"' in source:
+            return names
+    raise AssertionError(f"{path.name} has no cell that stores {until}")
+
+
+@pytest.fixture
+def ground(toy, tmp_path, monkeypatch):
+    """The toy's model and windows, opened by hand."""
+    monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
+    path, profile = toy
+    model, tokenizer = linlib.load(profile["models"][0]["id"])
+
+    def windows(text, split, n):
+        return linlib.token_windows(text, tokenizer, length=24, split=split, n_windows=n)
+
+    texts = {
+        "heldout": windows(profile["corpus"], "heldout", 7),
+        "calibration": windows(profile["corpus"], "train", 24),
+        "stories": windows(profile["pruning"]["stories"], "train", 24),
+        "stopping": windows(profile["pruning"]["stories"], "heldout", 3),
+    }
+    scores = scores_by_lstsq(model, texts["calibration"])
+    order = sorted(range(4), key=lambda block: -scores[block])[:3]
+    return path, model, tokenizer, texts, order
+
+
+def altered(model, text, method, blocks):
+    """The dense model with its blocks overwritten, as a context."""
+    if method != "replaced":
+        return skip_blocks(model, blocks if method == "removed" else [])
+    return blocks_become(
+        model, {run: ridge_map(model, text, run) for run in pruning.adjacent_runs(blocks)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [("06", "fig6_pruning_first"), ("07", "fig7_pruning_second")]
+)
+def test_figures_6_and_7_are_what_plain_loops_measure(number, name, ground):
+    path, model, _, texts, order = ground
+    run_cells(number, path, name)
+    frame = store.load_frame(name, "toy").set_index(["method", "n_removed"])
+    windows = store.load_frame(f"{name}_windows", "toy")
+    assert len(frame) == 10 and (frame["model"] == "toy").all()
+    dense = losses_by_transformers(model, texts["heldout"])
+    for method, n in [("dense", 0), *((m, n) for m in ("removed", "replaced") for n in (1, 2, 3))]:
+        blocks = sorted(order[:n])
+        with altered(model, texts["stories"], method, blocks):
+            losses = losses_by_transformers(model, texts["heldout"])
+        row = frame.loc[(method, n)]
+        assert n == 0 or str(row["removed"]) == " ".join(map(str, blocks))
+        expected = t_interval([a - b for a, b in zip(losses, dense, strict=True)])
+        assert row[["added", "added_low", "added_high"]].tolist() == pytest.approx(
+            expected, abs=2e-5
+        )
+        assert row["perplexity"] == pytest.approx(math.exp(sum(losses) / 7), rel=1e-4)
+        each = windows[(windows["method"] == method) & (windows["n_removed"] == n)]
+        assert each["window"].tolist() == list(range(7))
+        assert each["loss"].tolist() == pytest.approx(losses, abs=1e-4)
+    assert frame.loc[("removed", 3), "added"] > 0.01
+    history = store.load_frame(f"{name}_distillation", "toy")
+    assert (
+        set(history["step"]) <= {0, 2, 4, 6}
+        and history.groupby("n_removed")["kept"].sum().eq(1).all()
+    )
+    for n, rows in history.groupby("n_removed"):
+        runs = pruning.adjacent_runs(order[:n])
+        target = stream_of(model, texts["stopping"])
+        maps = {run: ridge_map(model, texts["stories"], run) for run in runs}
+        with blocks_become(model, maps):
+            ours = stream_of(model, texts["stopping"])
+        expected = sum(((ours[run.stop] - target[run.stop]) ** 2).mean() for run in runs)
+        assert rows["heldout_loss"].iloc[0] == pytest.approx(expected, rel=1e-3)
+        assert rows["heldout_loss"][rows["kept"]].item() == rows["heldout_loss"].min()
+
+
+@torch.no_grad()
+def answered_right(model, tokenizer, rows):
+    """The share of questions whose right answer has the highest log-likelihood."""
+    right = 0
+    for row in rows:
+        context = f"Question: {row['question']}\nAnswer:"
+        scores = []
+        for choice in row["choices"]["text"]:
+            start = 1 + len(tokenizer(context, add_special_tokens=False).input_ids)
+            ids = tokenizer(f"{context} {choice}", add_special_tokens=False).input_ids
+            ids = torch.tensor([[tokenizer.bos_token_id, *ids]])
+            if ids.shape[1] > 151:  # 150 are read, and the last one is only predicted
+                start, ids = start - (ids.shape[1] - 151), ids[:, -151:]
+            log_probabilities = model(input_ids=ids[:, :-1]).logits.double().log_softmax(-1)
+            picked = log_probabilities[0].gather(1, ids[0, 1:, None])[:, 0]
+            scores.append(picked[start - 1 :].sum().item())
+        right += row["choices"]["label"][int(np.argmax(scores))] == row["answerKey"]
+    return right / len(rows)
+
+
+def test_figure_8_is_what_a_plain_loop_measures(ground, toy, tmp_path):
+    _, model, tokenizer, texts, order = ground
+    profile = toy[1] | {"measure": toy[1]["measure"] | {"length": 150}}
+    profile["pruning"] = profile["pruning"] | {"calibration_windows": 8, "most_removed": 2}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
+
+    def windows(text):
+        return linlib.token_windows(text, tokenizer, length=150, split="train", n_windows=8)
+
+    scores = scores_by_lstsq(model, windows(profile["corpus"]))
+    order = sorted(range(4), key=lambda block: -scores[block])
+    stories = windows(profile["pruning"]["stories"])
+    run_cells("08", tmp_path / "toy.yaml", "fig8_pruning_accuracy")
+    frame = store.load_frame("fig8_pruning_accuracy", "toy").set_index(["method", "n_removed"])
+    rows = corpora.load_task("storyworld", "arc_easy", "validation", 12)
+    shares = set()
+    for method, n in [("dense", 0), *((m, n) for m in ("removed", "replaced") for n in (1, 2))]:
+        with altered(model, stories, method, sorted(order[:n])):
+            expected = answered_right(model, tokenizer, rows)
+        row = frame.loc[(method, n)]
+        assert row["accuracy"] == pytest.approx(expected), (method, n)
+        interval = stats.binomtest(round(12 * expected), 12).proportion_ci(0.95, "wilson")
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+        assert (row["n"], row["chance"]) == (12, 0.25)
+        shares.add(expected)
+    assert len(shares) > 1  # pruning changes answers, so that the comparison says something
+
+
+def test_notebook_20_is_what_plain_loops_measure(ground):
+    path, model, _, texts, order = ground
+    run_cells("20", path, "pruning_shootout")
+    dense = losses_by_transformers(model, texts["heldout"])
+    frame = store.load_frame("pruning_shootout", "toy")
+    frame["removed"] = frame["removed"].fillna("").astype(str).str.removesuffix(".0")
+    keys = ["model", "order", "seed", "method", "text", "n_removed"]
+    assert frame.columns.tolist()[:6] == keys and not frame.duplicated(keys).any()
+    linear = frame[frame["order"] == "most linear"]
+    for text, windows in (("like the test's", "calibration"), ("stories", "stories")):
+        rows = linear[(linear["text"] == text) & (linear["method"] == "replaced")]
+        assert rows["n_removed"].tolist() == [1, 2, 3]
+        for n, found in zip(rows["n_removed"], rows["added"], strict=True):
+            with altered(model, texts[windows], "replaced", sorted(order[:n])):
+                losses = losses_by_transformers(model, texts["heldout"])
+            assert found == pytest.approx(np.mean(losses) - np.mean(dense), abs=2e-5)
+    greedy, left = [], list(range(4))
+    while len(greedy) < 3:
+        costs = {}
+        for block in left:
+            with skip_blocks(model, [*greedy, block]):
+                costs[block] = np.mean(losses_by_transformers(model, texts["calibration"]))
+        greedy.append(min(costs, key=costs.get))
+        left.remove(greedy[-1])
+    rows = frame[(frame["order"] == "greedy by loss") & (frame["method"] == "removed")]
+    expected = [" ".join(map(str, sorted(greedy[:n]))) for n in (1, 2, 3)]
+    assert rows["removed"].tolist() == expected
+    folded = frame[frame["method"] == "folded"]["removed"]
+    assert len(folded) and not folded.str.split().map(lambda blocks: "0" in blocks).any()
+
+
+def test_notebook_24_is_what_plain_loops_measure(ground):
+    path, model, _, texts, _ = ground
+    run_cells("24", path, "block_prediction")
+    dense = losses_by_transformers(model, texts["heldout"])
+    blocks = store.load_frame("block_prediction", "toy")
+    ranks = store.load_frame("block_prediction_ranks", "toy")
+    assert (ranks["n_blocks"] == 4).all() and ranks["method"].unique().tolist() == [
+        "removed",
+        "replaced",
+    ]
+    for method in ("removed", "replaced"):
+        added = []
+        for block in range(4):
+            with altered(model, texts["calibration"], method, [block]):
+                losses = losses_by_transformers(model, texts["heldout"])
+            added.append(np.mean(losses) - np.mean(dense))
+        rows = blocks[(blocks["method"] == method) & (blocks["criterion"] == "linearity")]
+        assert rows["added"].tolist() == pytest.approx(added, abs=2e-5)
+        scores = np.array(scores_by_lstsq(model, texts["calibration"]))
+        assert rows["cost"].tolist() == pytest.approx(1 - scores, abs=1e-6)
+        rho = ranks[(ranks["method"] == method)].set_index("criterion").loc["linearity"]
+        expected = stats.spearmanr(1 - scores, added).statistic
+        assert rho["rho"] == pytest.approx(expected)
+
+
+def test_a_profile_without_a_second_model_does_not_measure_figure_7(ground, toy, tmp_path):
+    profile = toy[1] | {"pruning": toy[1]["pruning"] | {"second_model": None}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
+    with pytest.raises(ValueError, match="profile 'toy' names no second model to prune"):
+        run_cells("07", tmp_path / "toy.yaml", "fig7_pruning_second")
+    profile.pop("pruning")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
+    for number, name in (
+        ("06", "fig6_pruning_first"),
+        ("20", "pruning_shootout"),
+        ("24", "block_prediction"),
+    ):
+        with pytest.raises(ValueError, match="profile 'toy' has no section 'pruning'"):
+            run_cells(number, tmp_path / "toy.yaml", name)
+
+
+def test_fitting_takes_the_windows_that_the_profile_names(ground):
+    path, _, tokenizer, texts, _ = ground
+    profile = linlib.load_profile(path)
+    found = pruning.fitting_arguments(profile.pruning.stories, tokenizer, profile)
+    assert torch.equal(found["windows"], texts["stories"])
+    assert torch.equal(found["training"], texts["stories"])  # 6 steps of 4 windows
+    assert torch.equal(found["stopping"], texts["stopping"])
+    options = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1}
+    options |= {"evaluate_every": 2, "patience": 2, "seed": 0}
+    assert found["distillation"] == options
+    assert (found["ridge"], found["batch_size"]) == (RIDGE, 5)
+    apart = pruning.fitting_arguments(profile.corpus, tokenizer, profile, skip=7)
+    rest = linlib.token_windows(profile.corpus, tokenizer, length=24, split="heldout", n_windows=10)
+    assert torch.equal(apart["stopping"], rest[7:]) and torch.equal(rest[:7], texts["heldout"])
+
+
+def test_worker_losses_are_those_of_the_pruned_model(ground):
+    path, model, _, texts, _ = ground
+    fitting = {"windows": texts["stories"], "batch_size": 5}
+    source = {"name_or_path": linlib.load_profile(path).models[0].id}
+    for refit in (False, True):
+        found = pruning.losses_without(source, [0, 2], "replace", texts["heldout"], fitting, refit)
+        small = pruning.prune(model, [0, 2], "replace", texts["stories"], refit=refit)
+        assert found == pytest.approx(losses_by_transformers(small, texts["heldout"]), abs=1e-5)
+        options = {"refit": refit, **fitting}
+        assert store.is_cached(pruning.fit_maps, model, [0, 2], "replace", **options)
+    with pytest.raises(ValueError, match="unknown method 'melt'"):
+        pruning.losses_without(source, [0, 2], "melt", texts["heldout"], fitting)
