@@ -317,15 +317,21 @@ def test_the_key_of_a_model_is_its_weights_and_config(home):
     assert store.identity(model) != before
 
 
-def test_a_folder_in_the_cache_is_known_by_its_key_and_others_by_their_files(home):
+def test_folders_are_known_by_their_content_also_in_the_cache(home):
     inside = store.cached(counted, 3)
-    assert store.identity(inside) == f"counted/{inside.name}"
+    assert store.identity(inside) == store.identity(store.cached(counted, 4))  # the same files
+    assert store.identity(inside / "calls").startswith("counted/")
     outside = home / "model"
     outside.mkdir()
     (outside / "weights").write_text("1")
+    (outside / "events.out.tfevents.1").write_text("a log")
     first = store.identity(outside)
+    (outside / "events.out.tfevents.1").write_text("another log")
+    assert store.identity(outside) == first
     (outside / "weights").write_text("2")
     assert store.identity(outside) != first
+    with pytest.raises(FileNotFoundError, match="no complete artefact"):
+        store.identity(store.artefact(counted, 5).folder)
 
 
 def test_comments_and_docstrings_do_not_change_the_digest_of_code():

@@ -78,7 +78,13 @@ def zoo_root(tmp_path_factory):
 
 
 def test_the_zoo_is_trained_once_and_found_again(zoo_root, monkeypatch):
+    """It is known by its folder, and its text by its name; tokenizers are no models."""
     monkeypatch.setenv("LINLIB_ROOT", str(zoo_root))
+    with store.recording() as opened:
+        train_zoo(small_zoo())
+    assert "models" not in opened
+    assert {"pydocs+storyworld (train)"} <= opened["corpora"].keys()
+    assert not [name for name in opened["corpora"] if "given" in name]
     written = {path: path.stat().st_mtime_ns for path in zoo_root.rglob("*.safetensors")}
     folders = train_zoo(small_zoo())
     assert list(folders) == ["GPT-2 (smoke)", "OPT (smoke)"]

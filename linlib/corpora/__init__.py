@@ -104,9 +104,7 @@ def load_corpus(name: str, split: str) -> Dataset:
         )
     if split not in SPLITS:
         raise ValueError(f"unknown split '{split}' of corpus '{name}'; choose from {SPLITS}")
-    corpus = _load_once(name, split)
-    store.record("corpora", f"{name} ({split})", store.identity(corpus))
-    return corpus
+    return _recorded(_load_once(name, split), f"{name} ({split})")
 
 
 @cache
@@ -146,7 +144,7 @@ def text_dataset(
             rows, name = _part(rows, name, split), f"{name} ({split})"
     elif isinstance(text, Dataset):
         rows = _texts(text, column, "the dataset")
-        name = f"{len(rows)} texts given"
+        name = _names.get(store.identity(rows), f"{len(rows)} texts given")
     elif isinstance(text, list | tuple) and all(isinstance(one, str) for one in text):
         features = datasets.Features({"text": datasets.Value("string")})
         given = Dataset.from_dict({"text": list(text)}, features=features)
@@ -159,6 +157,14 @@ def text_dataset(
             "splits; of a stream: Dataset.from_list(list(stream.take(1000)))), not a "
             f"{type(text).__name__}{f' of {items}' if items else ''}"
         )
+    return _recorded(rows, name)
+
+
+_names: dict[str, str] = {}  # identity of a text -> its name, by which its dataset is known again
+
+
+def _recorded(rows: Dataset, name: str) -> Dataset:
+    _names[store.identity(rows)] = name
     store.record("corpora", name, store.identity(rows))
     return rows
 

@@ -180,7 +180,7 @@ def _open(
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise ValueError(f"dtype {dtype!r} must be 'float32', 'bfloat16', 'float16' or 'float64'")
-    name, options = _find(name_or_path, revision)
+    name, options = _find(name_or_path, revision, record=True)
     with _reading("config.json", name_or_path, "give what save_pretrained wrote, or a GGUF file"):
         config = AutoConfig.from_pretrained(name, **options)
     architecture_of(config)
@@ -207,8 +207,15 @@ def _reading(part: str, name_or_path: str | Path, advice: str) -> Iterator[None]
         ) from error
 
 
-def _find(name_or_path: str | Path, revision: str | None) -> tuple[str, dict[str, object]]:
-    """Find a model, record it in the provenance, and say how `from_pretrained` opens it.
+def _find(
+    name_or_path: str | Path, revision: str | None, record: bool = False
+) -> tuple[str, dict[str, object]]:
+    """Find a model or tokenizer, and say how `from_pretrained` opens it.
+
+    Args:
+        name_or_path: as `load_model`.
+        revision: as `load_model`.
+        record: whether it goes into the provenance, as a model does and a tokenizer does not.
 
     Returns:
         A folder or a hub id, and keyword arguments.
@@ -218,14 +225,16 @@ def _find(name_or_path: str | Path, revision: str | None) -> tuple[str, dict[str
     if path is None:
         name = str(name_or_path)
         commit, reachable = _look_up(name, revision)
-        store.record("models", name, commit)
+        if record:
+            store.record("models", name, commit)
         # transformers looks for the hub's own conversion to safetensors (OPT has nothing else) only
         # at the branch "main", so the commit that "main" stands for is opened as "main".
         if revision == commit and reachable and _look_up(name, None)[0] == commit:
             revision = None
         return name, options | {"revision": revision or "main", "local_files_only": not reachable}
-    identity = store.identity(path)  # a path within the cache, or else a digest
-    store.record("models", identity if "/" in identity else path.resolve().name, identity)
+    if record:
+        identity = store.identity(path)  # a path within the cache, or else a digest
+        store.record("models", identity if "/" in identity else path.resolve().name, identity)
     if path.is_file():
         path = store.cached(convert_gguf, file=path)
     return str(path), options

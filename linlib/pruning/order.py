@@ -114,7 +114,7 @@ def block_costs(
     n_blocks, text = len(decoder_blocks(model)), (input_ids, attention_mask)
     if criterion in SCORES:
         moments = collect_moments(model, *text, n_folds=1, batch_size=batch_size)
-        return [1 - SCORES[criterion](moments.group(layer)) for layer in moments.layers]
+        return [1 - SCORES[criterion](moments.group(block + 1)) for block in range(n_blocks)]
     if criterion == "block influence":
         return _block_influence(model, *text, batch_size)
     if criterion == "loss":

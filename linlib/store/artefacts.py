@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from linlib.store.keys import code_digest, identity, name_of, sha256
+from linlib.store.keys import code_digest, digest_of_files, identity, name_of, sha256
 from linlib.store.provenance import cache_folder, library_versions, record, recording
 from linlib.store.results import CSV
 
@@ -56,6 +56,7 @@ class Artefact:
             "seconds": round(seconds, 2),
             "opened": opened,
             "value": _save_value(value, self.partial),
+            "content": digest_of_files(self.partial),
         }
         text = json.dumps(description, indent=1, default=str)
         (self.partial / "artefact.json").write_text(text)

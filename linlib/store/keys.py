@@ -26,8 +26,9 @@ _digests: WeakKeyDictionary = WeakKeyDictionary()  # of datasets, which do not c
 def identity(value: object) -> object:
     """A JSON value that is the same for the same content, and for no other.
 
-    A folder in the cache is known by its place there, which includes its key; any other folder or
-    file by the digest of its content. Settings stay readable, so that provenance can show them.
+    Folders are known by their content: those in the cache by the digest that was taken when they
+    were completed, so that what is made again the same makes nothing else anew. Settings stay
+    readable, so that provenance can show them.
 
     Raises:
         TypeError: nothing is known about how to identify such a value.
@@ -36,9 +37,7 @@ def identity(value: object) -> object:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Path):
-        place, home = value.resolve(), cache_folder().resolve()
-        inside = place.is_relative_to(home)
-        return place.relative_to(home).as_posix() if inside else digest_of_files(value)
+        return _identity_of_path(value)
     if isinstance(value, Mapping):
         return {str(name): identity(one) for name, one in value.items()}
     if isinstance(value, set | frozenset):
@@ -75,8 +74,19 @@ def identity(value: object) -> object:
     )
 
 
+def _identity_of_path(path: Path) -> str:
+    place, home = path.resolve(), cache_folder().resolve()
+    if not place.is_relative_to(home):
+        return digest_of_files(path)
+    function, key, *inside = place.relative_to(home).parts
+    description = home / function / key / "artefact.json"
+    if not description.exists():
+        raise FileNotFoundError(f"there is no complete artefact {home / function / key}")
+    return "/".join([function, json.loads(description.read_text())["content"], *inside])
+
+
 def digest_of_files(path: Path) -> str:
-    """Digest of a file, or of all files of a folder with their names.
+    """Digest of a file, or of the files of a folder with their names; logs do not count.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -85,7 +95,7 @@ def digest_of_files(path: Path) -> str:
         raise FileNotFoundError(f"there is no file or folder {path}")
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        if file.is_file() and not file.name.startswith("events.out."):  # TensorBoard's
             digest.update(file.name.encode() + b"\0")
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())

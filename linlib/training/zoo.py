@@ -245,8 +245,9 @@ def source_of(settings: object, model: object, place: str | None = None) -> dict
         name, revision = model.id, model.revision
     else:
         name, _, revision = place.partition("@")
+    folder = Path(name).expanduser()
     return {
-        "name_or_path": name,
+        "name_or_path": folder if folder.exists() else name,  # a Path is known by its content
         "revision": commit_of(name, revision or None),
         "dtype": settings.dtype,
         "device": settings.device,
