@@ -8,14 +8,17 @@ BIN       := .venv/bin
 READY     := .venv/.ready
 ROOT       = $(or $(LINLIB_ROOT),.)
 NAME       = $(basename $(notdir $(PROFILE)))
-RUNS       = $(ROOT)/data/runs/$(NAME)
 NOTEBOOKS := $(basename $(notdir $(sort $(wildcard notebooks/[0-9]*.py))))
 DRAW      := $(addprefix draw-,$(NOTEBOOKS))
 EXECUTE   := $(addprefix execute-,$(NOTEBOOKS))
-MEASURED   = $(NOTEBOOKS:%=$(RUNS)/%.done)
+# What is measured and drawn, as empty files beside the results: they go when the results go.
+DONE       = $(ROOT)/data/results/$(NAME)/.done
+MEASURED   = $(NOTEBOOKS:%=$(DONE)/%)
 CODE      := $(shell find linlib storyworld -name '*.py') requirements.lock
-# A profile is a name, or the path of a YAML file of one's own.
-PROFILE_FILE = $(if $(filter %.yaml %.yml,$(PROFILE)),$(PROFILE),linlib/profiles/$(PROFILE).yaml)
+# A profile is a name, or the path of your own YAML file. Text and models that such a file names may
+# have changed since, so its notebooks always run; what is unchanged comes from the cache.
+OWN_PROFILE  = $(filter %.yaml %.yml,$(PROFILE))
+PROFILE_FILE = $(or $(OWN_PROFILE),linlib/profiles/$(PROFILE).yaml)
 
 export TOKENIZERS_PARALLELISM := true
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -25,7 +28,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 MAKEFLAGS += --keep-going
 
 .DELETE_ON_ERROR:
-.PHONY: help env all figures report smoke test lint bench verify notebooks lab clean wheel \
+.PHONY: help env all figures report smoke test lint bench verify notebooks lab clean wheel always \
         $(DRAW) $(EXECUTE)
 
 help:  ## list the targets
@@ -44,25 +47,27 @@ $(READY): requirements.lock pyproject.toml
 	  --no-build-isolation --editable .
 	@touch $@
 
-all: $(RUNS)/README.done  ## measure and draw every figure that is not up to date, then report
+all: $(DONE)/report  ## measure and draw every figure that is not up to date, then report
 	@echo "everything at profile $(NAME) is up to date: $(ROOT)/figures/$(NAME)/README.md"
 
-$(RUNS)/README.done: $(MEASURED)
+$(DONE)/report: $(MEASURED)
 	@$(BIN)/python -m linlib.report --profile $(PROFILE)
 	@touch $@
 
 # One notebook is measured and drawn at a time; its line says how long it took and where it is.
-$(MEASURED): $(RUNS)/%.done: notebooks/%.py $(PROFILE_FILE) $(CODE) | $(READY)
-	@mkdir -p $(@D)
+# What is edited meanwhile is newer than the file that is touched first.
+$(MEASURED): $(DONE)/%: notebooks/%.py $(PROFILE_FILE) $(CODE) $(if $(OWN_PROFILE),always) | $(READY)
+	@mkdir -p $(@D) && touch $(@D)/.$*
 	@$(BIN)/python -m linlib.run --profile $(PROFILE) --remeasure $*
-	@touch $@
+	@mv $(@D)/.$* $@
 
 $(PROFILE_FILE):
 	@echo "error: there is no profile file $@"; exit 2
 
 # fig1, tab1, ...: each stands for the notebook of that figure or table.
-$(foreach name,$(NOTEBOOKS),$(eval .PHONY: $(word 2,$(subst _, ,$(name)))))
-$(foreach name,$(NOTEBOOKS),$(eval $(word 2,$(subst _, ,$(name))): $$(RUNS)/$(name).done))
+PAPER := $(filter 0% 10% 11% 12%,$(NOTEBOOKS))
+$(foreach name,$(PAPER),$(eval .PHONY: $(word 2,$(subst _, ,$(name)))))
+$(foreach name,$(PAPER),$(eval $(word 2,$(subst _, ,$(name))): $$(DONE)/$(name)))
 
 figures: $(READY)  ## redraw every figure from the stored measurements; measure what is missing
 	@$(MAKE) --no-print-directory --jobs=2 $(DRAW)

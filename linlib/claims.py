@@ -134,7 +134,7 @@ def replacement_beats_removal(profile_name: str) -> Finding:
     if not (gains["better"] | gains["worse"]).any():
         verdict = NO_DIFFERENCE
     claim = "linear replacement beats removal, and distillation beats both"
-    return Finding(claim, f"nats per token won, {'; '.join(parts)}", verdict)
+    return Finding(claim, f"loss reduction, nats per token, {'; '.join(parts)}", verdict)
 
 
 def replacement_keeps_accuracy(profile_name: str) -> Finding:

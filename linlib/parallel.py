@@ -32,6 +32,11 @@ def side_by_side(
     Returns:
         The values in the order of the items.
     """
+    if function.__module__ == "__main__" and workers > 1:
+        raise ValueError(
+            f"{function.__name__} is defined in this notebook or script, where other processes do "
+            "not find it; move it to a module, or use workers=1"
+        )
     places = [store.artefact(function, **item) for item in items]
     missing = {
         place.key: item
@@ -43,21 +48,31 @@ def side_by_side(
 
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             calls = (
-                delayed(_in_one_thread)(function, item, store.root()) for item in missing.values()
+                delayed(_in_one_thread)(function, item, key, store.root())
+                for key, item in missing.items()
             )
             done = Parallel(return_as="generator_unordered")(calls)
             for _ in tqdm(done, label, total=len(missing), leave=False):
                 pass
-    return [place.load() for place in places]
+    return [place.load(was_found=place.key not in missing) for place in places]
 
 
-def _in_one_thread(function: Callable, item: Mapping[str, object], root: Path) -> None:
+def _in_one_thread(function: Callable, item: Mapping[str, object], key: str, root: Path) -> None:
     import torch
 
+    home, n_threads = os.environ.get("LINLIB_ROOT"), torch.get_num_threads()
     os.environ["LINLIB_ROOT"] = str(root)  # a worker may have begun before it was set
-    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if store.artefact(function, **item).key != key:
+            raise RuntimeError(
+                f"the code behind {function.__name__} was edited while it was running, so that "
+                "this process and its workers disagree; run it again"
+            )
         store.cached(function, **item)
     finally:
         torch.set_num_threads(n_threads)
+        if home is None:
+            del os.environ["LINLIB_ROOT"]
+        else:
+            os.environ["LINLIB_ROOT"] = home

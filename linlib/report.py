@@ -62,7 +62,8 @@ def _section(name: str, profile: str) -> list[str]:
     figures = sorted(figures_folder(profile).glob(f"{name}*.png"))
     tables = sorted(figures_folder(profile).glob(f"{name}.md"))
     files = [f"`{file}.csv` ({len(load_frame(file, profile))} rows)" for file in record["keys"]]
-    corpora = [f"{text} (sha256 {sha256[:12]})" for text, sha256 in record["corpora"].items()]
+    opened = record.get("corpora", {}).items()
+    corpora = [f"{text} (sha256 {sha256[:12]})" for text, sha256 in opened] or ["no text"]
     packages = [f"{package} {record['packages'][package]}" for package in ("torch", "transformers")]
     return [
         f"## {name}",

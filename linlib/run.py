@@ -25,6 +25,7 @@ def run_notebook(source: Path, profile: str, remeasure: bool) -> bool:
     """
     import jupytext
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     started, scale = time.monotonic(), load_profile(profile).name
@@ -48,6 +49,9 @@ def run_notebook(source: Path, profile: str, remeasure: bool) -> bool:
         page = output.replace(output.with_suffix(".failed.ipynb"))
         print(f"{source.stem}: FAILED with {error.ename}: {error.evalue}", flush=True)
         print(f"    the executed page is {page}", flush=True)
+        return False
+    except DeadKernelError as error:  # killed, or out of memory
+        print(f"{source.stem}: FAILED: {error}", flush=True)
         return False
     finally:
         unexecuted.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ import pandas as pd
 import torch
 
 import linlib
-from linlib import plots, store, training
+from linlib import claims, plots, store, training
 from linlib.measure import stream_norms
 
 plots.use_style()
@@ -50,7 +50,7 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
 # In high dimension two independent directions are nearly orthogonal. A contribution of relative
 # norm $r$ in a random direction then leaves a cosine of about $1/\sqrt{1 + r^2}$: even a block
@@ -78,11 +78,10 @@ settings = linlib.load_profile(profile)
 # %%
 def measure():
     frames, sizes = {}, settings.measure
+    heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": 2 * sizes.n_windows}
     for name, source in training.models_of(settings).items():
         model, tokenizer = linlib.load(**source)
-        windows = linlib.token_windows(
-            settings.corpus, tokenizer, length=sizes.length, n_windows=2 * sizes.n_windows
-        )[: sizes.n_windows]
+        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)[: sizes.n_windows]
         frames[name] = stream_norms(model, windows, batch_size=sizes.batch_size)
         del model
         gc.collect()  # each model is freed before the next is opened
@@ -120,8 +119,8 @@ plots.show(fig)
 # ## How to read it
 #
 # The bands hold the middle half of all tokens. Where the red line meets the blue one, a block adds
-# as much as the stream held before, and no argument of small updates explains its linearity. This
-# happens in early blocks first, since the embeddings that they read are small.
+# as much as the stream held before, and small updates cannot explain its linearity. This is most
+# likely in early blocks, since the embeddings that they read are small.
 #
 # The same numbers as a ratio, and the cosine of adjacent states, for all models together:
 
@@ -140,7 +139,7 @@ plots.show(fig)
 # %% [markdown]
 # ## Paper beside ours
 #
-# The paper shows this figure without numbers, so digits cannot be compared. These are our medians,
+# The paper shows this figure without numbers, so values cannot be compared. These are our medians,
 # averaged over layers:
 
 # %%
@@ -150,8 +149,17 @@ ours.pivot_table(index="model", columns=["quantity", "tokens"], values="median")
 # %% [markdown]
 # ## Verdict
 #
-# The claim is about size, so we count layers: in how many is the median contribution smaller than
-# half of the stream, and in how many is it larger than the whole?
+# *Supported* where the median contribution is smaller than half of the stream in every layer of
+# every model, first positions left out; *contradicted* where it is not in most layers; *mixed*
+# otherwise.
+
+# %%
+finding = claims.contributes_little(settings.name)
+pd.Series(vars(finding)).to_frame("Figure 3")
+
+# %% [markdown]
+# The same count for each model, and the number of layers whose median contribution is larger than
+# the whole stream:
 
 # %%
 ratio = inside.query("quantity == 'ratio'").groupby("model")["median"]

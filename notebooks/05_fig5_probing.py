@@ -50,10 +50,10 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
-# Two "layers" of random states, with four texts per group. In the second layer, one direction
-# encodes the label. The probe finds it there, and finds nothing in the first.
+# There are two "layers" of random states, with four texts per group. In the second layer, one
+# direction encodes the label. The probe finds it there, and finds nothing in the first.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ list(zip(right, (text[-90:] for text in texts)))
 # Two controls, which the paper lacks, are measured in the same way. The same probe on **untrained
 # weights** (step 0 of the same run) shows what the probe can learn from random features. On
 # **shuffled labels** it shows what the whole procedure scores where there is nothing to find; all
-# models share one permutation and one split, so these are no independent repeats.
+# models share one permutation and one split, so these are not independent repeats.
 
 # %%
 settings = linlib.load_profile(profile)
@@ -151,7 +151,7 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# The vertical distance of two lines counts only where their bands are apart, and a line means
+# The vertical distance between two lines counts only where their bands are apart, and a line means
 # something only where it leaves the controls. The table has the cosine models minus the plain ones
 # of the same seed, at each depth, and whether that exceeds the scatter of the seeds.
 
@@ -164,7 +164,7 @@ table.round(3)
 #
 # The paper's figure has no numbers. What can be compared with it is the accuracy of the best layer,
 # with the interval that one test set of this size allows, beside the controls at the same layer.
-# The layer is chosen by the accuracy that is shown, which flatters it.
+# The layer is chosen by the very accuracy that is shown, which is therefore biased upwards.
 
 # %%
 place = ["size", "depth"]

@@ -54,7 +54,7 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
 # A "block" that is exactly affine is recovered from its moments. A huge ridge leaves nothing of the
 # map but its mean, so that a state passes unchanged up to a shift.
@@ -80,9 +80,9 @@ exact, float(shrunk.weight.abs().max().round(decimals=6))
 # `fitting_arguments` cuts the stories into windows: to fit on, to distil on, and to stop early by.
 # For each method and number of blocks, `fit_maps` fits the maps (for a removal there are none),
 # `apply_maps` puts them in the place of the blocks, and `window_losses` measures the smaller model.
-# `store.cached` keeps the maps, so that a run that was stopped goes on where it was. The model with
-# no block removed is the dense one; `added_loss` pairs each pruned model with it on the same
-# windows.
+# `store.cached` keeps the maps, so that a run that was interrupted continues where it stopped. The
+# model with no block removed is the dense one; `added_loss` pairs each pruned model with it on the
+# same windows.
 #
 # Three frames are stored: one row per method and number of blocks, with the removed blocks counted
 # from 0; the loss of each window (`_windows`), so that methods can be paired; and the held-out
@@ -97,8 +97,8 @@ def measure():
     scale = settings.require("pruning", "Figure 6")
     ((name, source),) = training.models_of(settings, [scale.first_model]).items()
     model, tokenizer = linlib.load(**source)
-    length = settings.measure.length
-    windows = partial(linlib.token_windows, settings.corpus, tokenizer, length=length)
+    seq_len = settings.measure.seq_len
+    windows = partial(linlib.token_windows, settings.corpus, tokenizer, seq_len=seq_len)
     calibration = windows(split="train", n_windows=scale.calibration_windows)
     heldout = windows(split="heldout", n_windows=scale.heldout_windows)
     fitting = pruning.fitting_arguments(scale.stories, tokenizer, settings)
@@ -156,12 +156,12 @@ columns = ["method", "n_removed", "removed", "perplexity", "added", "added_low",
 pruned[columns].round(3)
 
 # %% [markdown]
-# Distillation minimises another loss than the one drawn, on another text, the one that the paper
+# Distillation minimises a loss other than the one drawn, on other text, the stories that the paper
 # distils on. The next table has what it minimised: the squared error of the stream on held-out
 # stories. The weights with the lowest error are kept, and these may be the initial ones. For a
-# single run they can hardly be others: the map was fitted by least squares to just that error, on
-# text of the same kind. Only where a second run reads what the first one produced is something left
-# to learn.
+# single run there is little to gain: its map was fitted by least squares to the same error, on text
+# of the same kind. Only where a second run reads the output of the first is something left to
+# learn.
 
 # %%
 history = store.load_frame("fig6_pruning_first_distillation", settings.name)
@@ -190,10 +190,10 @@ pd.Series(vars(finding)).to_frame("Figure 6")
 # - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B, and
 #   at `tiny` the OPT and the Llama that the profile trained.
 # - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
-#   token; at `tiny` on docstring prose in the place of WikiText.
-# - A model of six blocks has no block to spare: leaving out one takes a sixth of its depth, which
-#   in OPT-1.3B would be four blocks of 24.
+#   token; at `tiny` on docstring prose instead of WikiText.
+# - A model of six blocks has none to spare: removing one takes a sixth of its depth, which in
+#   OPT-1.3B would be four blocks of 24.
 # - The paper fits and distils its maps on TinyStories, and so do we (at `tiny` on generated
-#   stories): on other text than the perplexity is measured on. Notebook 20 has both.
+#   stories): on text other than that of the perplexity. Notebook 20 compares both.
 # - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score
 #   on text like the test's, as in Figure 1.

@@ -54,7 +54,7 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
 # One map for a whole run of two affine "blocks" is as good as two maps one after the other: the
 # composition of affine maps is affine. With the moments of the run no second fit is needed.
@@ -94,8 +94,8 @@ def measure():
         raise NotMeasured(f"profile '{settings.name}' names no second model to prune")
     ((name, source),) = training.models_of(settings, [scale.second_model]).items()
     model, tokenizer = linlib.load(**source)
-    length = settings.measure.length
-    windows = partial(linlib.token_windows, settings.corpus, tokenizer, length=length)
+    seq_len = settings.measure.seq_len
+    windows = partial(linlib.token_windows, settings.corpus, tokenizer, seq_len=seq_len)
     calibration = windows(split="train", n_windows=scale.calibration_windows)
     heldout = windows(split="heldout", n_windows=scale.heldout_windows)
     fitting = pruning.fitting_arguments(scale.stories, tokenizer, settings)
@@ -146,19 +146,19 @@ plots.show(fig)
 #
 # The scale is logarithmic: equal steps are equal losses. The table pairs the methods window by
 # window: `mean` is the loss that each step saves, in nats per token, with its 95% interval. Above
-# zero the step pays.
+# zero, the step helps.
 
 # %%
 gains = claims.paired_gains(store.load_frame("fig7_pruning_second_windows", settings.name))
 gains.round(4)
 
 # %% [markdown]
-# Distillation minimises another loss than the one drawn, on another text, the one that the paper
+# Distillation minimises a loss other than the one drawn, on other text, the stories that the paper
 # distils on. The next table has what it minimised: the squared error of the stream on held-out
 # stories. The weights with the lowest error are kept, and these may be the initial ones. For a
-# single run they can hardly be others: the map was fitted by least squares to just that error, on
-# text of the same kind. Only where a second run reads what the first one produced is something left
-# to learn.
+# single run there is little to gain: its map was fitted by least squares to the same error, on text
+# of the same kind. Only where a second run reads the output of the first is something left to
+# learn.
 
 # %%
 history = store.load_frame("fig7_pruning_second_distillation", settings.name)
@@ -187,10 +187,10 @@ pd.Series(vars(finding)).to_frame("Figure 7")
 # - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B, and
 #   at `tiny` the OPT and the Llama that the profile trained.
 # - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
-#   token; at `tiny` on docstring prose in the place of WikiText.
-# - A model of six blocks has no block to spare: leaving out one takes a sixth of its depth, which
-#   in OPT-1.3B would be four blocks of 24.
+#   token; at `tiny` on docstring prose instead of WikiText.
+# - A model of six blocks has none to spare: removing one takes a sixth of its depth, which in
+#   OPT-1.3B would be four blocks of 24.
 # - The paper fits and distils its maps on TinyStories, and so do we (at `tiny` on generated
-#   stories): on other text than the perplexity is measured on. Notebook 20 has both.
+#   stories): on text other than that of the perplexity. Notebook 20 compares both.
 # - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score
 #   on text like the test's, as in Figure 1.

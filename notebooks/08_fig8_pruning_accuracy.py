@@ -47,7 +47,7 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
 # How wide must an interval be? Of 256 questions of four answers, guessing gets 64 right. The 95%
 # interval around that spans ten points: two methods that differ by less cannot be distinguished by
@@ -83,7 +83,7 @@ question["question"], question["choices"]["text"], question["answerKey"]
 # the paper does not mention and which is not used here.
 #
 # The dense model is measured like all others, as the one with no block removed. It decides whether
-# the figure says anything: with an interval that includes chance, there is no accuracy to lose.
+# the figure says anything: if its interval includes chance, there is no accuracy to lose.
 
 # %%
 settings = linlib.load_profile(profile)
@@ -95,12 +95,12 @@ def measure():
     scale, asked = (settings.require(part, "Figure 8") for part in ("pruning", "evaluation"))
     ((name, source),) = training.models_of(settings, [scale.first_model]).items()
     model, tokenizer = linlib.load(**source)
-    length, n_windows = settings.measure.length, scale.calibration_windows
+    seq_len, n_windows = settings.measure.seq_len, scale.calibration_windows
     calibration = linlib.token_windows(
-        settings.corpus, tokenizer, split="train", length=length, n_windows=n_windows
+        settings.corpus, tokenizer, split="train", seq_len=seq_len, n_windows=n_windows
     )
     fitting = pruning.fitting_arguments(scale.stories, tokenizer, settings)
-    harness = {"max_length": length, "add_bos_token": True, "batch_size": asked.batch_size}
+    harness = {"max_length": seq_len, "add_bos_token": True, "batch_size": asked.batch_size}
     if asked.source == "hub":
         harness["limit"] = asked.rows
     else:
@@ -147,9 +147,9 @@ plots.show(fig)
 # ## How to read it
 #
 # All models answer the same questions, so that part of the bars' width is common to them. A line
-# means something where it leaves the band around the dense model, or meets the line of chance. An
+# is informative where it leaves the band around the dense model, or meets the line of chance. An
 # accuracy that rises again as more blocks are removed is no improvement: with few questions, and
-# with a model that has come near chance, lines move by several points without any cause.
+# with a model that has come near chance, lines move by several points by chance alone.
 
 # %%
 frame[["method", "n_removed", "removed", "accuracy", "low", "high"]].round(3)
@@ -182,6 +182,6 @@ pd.Series(vars(finding)).to_frame("Figure 8")
 #   about the same models: OPT-125M at `gpu` and `paper`, the OPT twin at `tiny`.
 # - At `tiny` the questions are about the generated world, which is part of what the model read in
 #   training: that is why it can answer them at all.
-# - The rule of the verdict takes intervals one by one. The models answer the same questions, so
-#   that paired differences would be sharper.
+# - The rule of the verdict looks at each interval alone. The models answer the same questions, so
+#   and paired differences would be sharper.
 # - Prompts begin with the token that documents begin with in training.

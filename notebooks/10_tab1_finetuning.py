@@ -64,14 +64,14 @@ f"question: {example['question']} passage: {example['passage']}", example["label
 # ## The measurement
 #
 # All models are fine-tuned in float32. Before that, each reads held-out windows of general text, on
-# which the linearity of its blocks is measured; after each training, the same windows are measured
-# again. Three kinds of training have the same number of steps:
+# which the linearity of its blocks is measured; after each training run, it is measured on the same
+# windows again. Three kinds of training have the same number of steps:
 #
 # - the **task** itself: classification by the state of the last token, or, for preference pairs, a
 #   reward model with the pairwise loss;
 # - the same rows with **shuffled labels**;
-# - **language modelling** of the texts of all tasks, without labels: one training for all tasks,
-#   whose row is repeated for each of them.
+# - **language modelling** of the texts of all tasks, without labels: one run for all tasks, whose
+#   row is repeated for each of them.
 #
 # The last two are controls, which the paper lacks. If they move the score as far, the change is an
 # effect of any further training, and not of learning a task.
@@ -88,22 +88,22 @@ section, sizes = settings.require("finetuning", "Table 1"), settings.measure
 
 # %% [markdown]
 # The schedule is the same for all models, tasks and kinds of training: the number of steps, the
-# batch, the peak of the learning rate and the warm-up come from the profile. All trainings of a
-# model start from the same pretrained weights. The seed decides the new head, the order of the
-# rows, dropout and, for that control, the shuffling of labels.
+# batch, the peak of the learning rate and the warm-up come from the profile. All runs of a model
+# start from the same pretrained weights. The seed decides the new head, the order of the rows,
+# dropout and, for that control, the shuffling of labels.
 
 # %%
 schedule = training.options_for(training.fine_tune, section)
 schedule |= {"bf16": training.has_fast_bf16(settings.device)}
-heldout = {"split": "heldout", "length": sizes.length, "n_windows": sizes.checkpoint_windows}
+heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": sizes.checkpoint_windows}
 measuring = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
-trainings = ["task", "shuffled labels", "language modelling"]
+kinds = ["task", "shuffled labels", "language modelling"]
 
 # %% [markdown]
 # `task_rows` yields the tokenised rows of each task, and at last those of the language-modelling
 # control. `measure_fine_tuning` trains, counts the validation rows that are answered correctly, and
-# measures the linearity of the decoder without its head. The trainings run side by side, and each
-# is kept in the cache: a changed seed or a new task adds trainings and repeats none.
+# measures the linearity of the decoder without its head. Runs go side by side, and each is kept in
+# the cache: a changed seed or a new task adds runs and repeats none.
 # `change_of_scores` puts the scores of each layer after and before side by side and subtracts them;
 # a row of the table holds their means over layers, over all tokens.
 
@@ -120,13 +120,13 @@ def measure():
         del model
         for task, train, validation in training.task_rows(section, tokenizer):
             rows = {"base": source, "train": train, "validation": validation, "windows": windows}
-            kinds = trainings[2:] if task == "all tasks" else trainings[:2]
-            for kind, seed in product(kinds, section.seeds):
+            chosen = kinds[2:] if task == "all tasks" else kinds[:2]
+            for kind, seed in product(chosen, section.seeds):
                 labels.append({"model": name, "task": task, "training": kind, "seed": seed})
                 options = schedule | {"training": kind, "seed": seed}
                 items.append(rows | {"options": options, "measuring": measuring})
     tune = training.measure_fine_tuning
-    folders = parallel.side_by_side(tune, items, settings.workers, "fine-tunings")
+    folders = parallel.side_by_side(tune, items, settings.workers, "fine-tuning runs")
     for label, folder in zip(labels, folders):
         after, answers = training.outcome(folder)
         change = training.change_of_scores(before[label["model"]], after)
@@ -161,19 +161,19 @@ fig, (axes,) = plt.subplots(
 )
 for ax, model in zip(axes, models):
     rows = frame[frame["model"] == model]
-    plots.interval_points(rows, value, "task", "training", ax, trainings)
+    plots.interval_points(rows, value, "task", "training", ax, kinds)
     ax.set(title=model, xlabel="Change of the score")
 plots.legend(fig, axes[0])
 plots.save(fig, store.figures_folder(settings.name) / "tab1_finetuning")
 plots.show(fig)
 
 # %% [markdown]
-# ## Was anything learnt at all?
+# ## Was anything learned at all?
 #
 # A change of linearity says little about a model that learned nothing. This table shows the mean
 # validation accuracy over seeds, with the binomial interval of one validation set, beside the
-# accuracy of always giving the more frequent label. A cell is *learnt* where the interval lies
-# above that. Nothing can be learnt from shuffled labels.
+# accuracy of always giving the more frequent label. A cell is *learned* where the interval lies
+# above that. Nothing can be learned from shuffled labels.
 
 # %%
 answered = frame.dropna(subset="accuracy").groupby([*cell, "training"], sort=False)
@@ -183,7 +183,7 @@ accuracy = answered.agg(
 right = (accuracy["accuracy"] * accuracy["n"]).round().astype(int)
 bounds = [binomial_interval(*answers) for answers in zip(right, accuracy["n"].astype(int))]
 accuracy[["low", "high"]] = bounds
-accuracy["learnt"] = accuracy["low"] > accuracy["chance"]
+accuracy["learned"] = accuracy["low"] > accuracy["chance"]
 accuracy.round(2)
 
 # %% [markdown]
@@ -191,11 +191,11 @@ accuracy.round(2)
 #
 # Change of the score without residual, mean over layers: mean ± standard deviation over seeds, and
 # in brackets the mean validation accuracy, which the paper does not give. The language-modelling
-# control is one training for all four tasks.
+# control is one training run for all four tasks.
 
 # %%
-names = {"task": f"ours ({settings.name})"} | {name: f"control: {name}" for name in trainings[1:]}
-ours = pd.concat(frame[frame["training"] == name].assign(source=names[name]) for name in trainings)
+names = {"task": f"ours ({settings.name})"} | {name: f"control: {name}" for name in kinds[1:]}
+ours = pd.concat(frame[frame["training"] == name].assign(source=names[name]) for name in kinds)
 shares = ours.groupby(["source", "model", "task"])["accuracy"].mean().unstack("task")
 ours = spread_table(ours, ["source", "model"], "task", value)
 shares = shares.reindex_like(ours).map(lambda share: f" ({share:.0%})" if share > 0 else "")
@@ -209,10 +209,11 @@ save_table(table, store.figures_folder(settings.name) / "tab1_finetuning")
 table
 
 # %% [markdown]
-# ## Where in depth does the change sit?
+# ## At which depth does the score change?
 #
-# The paper has no such figure. Change of every layer's score, mean over seeds with a 95% interval;
-# thin lines are single seeds. The language-modelling line is the same in all panels of a model.
+# The paper has no such figure. Lines are the change of each layer's score, as a mean over seeds
+# with a 95% interval; thin lines are single seeds. The language-modelling line is the same in all
+# panels of a model.
 
 # %%
 layers = store.load_frame("tab1_finetuning_layers", settings.name).query("tokens == 'all'")
@@ -222,7 +223,7 @@ fig, axes = plt.subplots(len(models), len(tasks), sharex=True, sharey=True, **si
 for (model, task), ax in zip(product(models, tasks), axes.flat):
     rows = layers[(layers["model"] == model) & (layers["task"] == task)]
     ax.axhline(0, ls=":", color=plots.NULL_COLOUR)
-    plots.interval_lines(rows, value, "training", ax, groups=trainings)
+    plots.interval_lines(rows, value, "training", ax, groups=kinds)
     ax.set(title=f"{model}, {task}", xlabel="Depth (layer / L)", ylabel="Change of score")
 plots.label_outer(axes)
 plots.legend(fig, axes.flat[0])
@@ -232,13 +233,13 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# Each cell is compared with zero, and with its two controls seed by seed. Of twelve intervals at
-# 95%, one or the other is expected to miss: single cells are descriptive, and the verdict is below.
+# Each cell is compared with zero, and with its two controls seed by seed. Of a dozen 95% intervals,
+# one may well miss by chance: single cells are descriptive, and the verdict is below.
 
 # %%
 changes = over_seeds(frame.query("training == 'task'"), cell, value).set_index(cell)
 compared = frame.rename(columns={"training": "variant"})
-for control in trainings[1:]:
+for control in kinds[1:]:
     against = paired_differences(compared, cell, value, control).query("variant == 'task'")
     changes[f"minus {control}"] = against.set_index(cell)["mean"]
 changes.round(3)
@@ -264,12 +265,12 @@ pd.Series(vars(finding)).to_frame("Table 1")
 #   contradiction. Equal steps mean about one pass over BoolQ, and many over the small CB.
 # - The paper does not say on which text it measures. We take the profile's held-out text, which no
 #   task contains.
-# - At `tiny` a fine-tuning is 48 steps of 8 short texts, and most questions ask about the state of
-#   things in a paragraph: models of this size, in so few steps, do not learn to look up single
+# - At `tiny` a fine-tuning run is 48 steps of 8 short texts, and most questions ask about the state
+#   of things in a paragraph: models of this size, in so few steps, do not learn to look up single
 #   facts. Their pretraining text contains such questions with their answers, in exercises on other
 #   stories than those of validation.
 # - Answers to one question of MultiRC are not independent: its binomial interval is too narrow.
-# - A preference pair counts as two texts, so that every training reads about as much.
+# - A preference pair counts as two texts, so that all runs read about as much.
 # - The paper's Llama-2-7B is not in the `paper` profile: all its weights in float32, with Adam's
 #   moments, need about 110 GB.
 # - Intervals over three seeds are wide by nature, and are not corrected for the number of cells.

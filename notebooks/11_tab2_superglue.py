@@ -63,15 +63,15 @@ row["input_sentence_3"], row["sentence_quiz1"], row["sentence_quiz2"], row["answ
 # ## The measurement
 #
 # `evaluate` opens a model and hands it to the harness, with prompts that begin with the bos token
-# as documents do in pretraining, and cut on the left to the length of the training windows. Where
-# the rows are not the hub's, ours take their place under the stock definition of the task, so that
-# prompts, choices and metrics are the harness's own. The merge gives each score its column of the
-# table, and drops scores that the table does not have.
+# as documents do in pretraining, and that are cut on the left to the length of training windows.
+# Where the rows are not the hub's, ours take their place under the stock definition of the task, so
+# that prompts, choices and metrics are the harness's own. The merge gives each score its column of
+# the table, and drops scores that the table does not have.
 #
-# Scores come with the harness's standard error; shares of right answers also with `chance`, what
-# guessing gets, and the binomial interval of the number of rows. Guessing on the real ReCoRD has no
-# fixed share, since its passages name any number of entities. The mean is over the columns of the
-# paper's table, which ARC-easy is not in.
+# Scores come with the harness's standard error; shares of right answers also with `chance`, the
+# score of guessing, and the binomial interval for the number of rows. On the real ReCoRD guessing
+# has no fixed share, since its passages name any number of entities. The mean is over the columns
+# of the paper's table, which does not include ARC-easy.
 
 # %%
 settings = linlib.load_profile(profile)
@@ -79,7 +79,7 @@ table_2 = pd.Series(evaluate.harness.TABLE_2, name="column").rename_axis(["task"
 
 
 def measure():
-    window = settings.require("pretraining", "Table 2").length
+    window = settings.require("pretraining", "Table 2").seq_len
     evaluation = settings.require("evaluation", "Table 2")
     tasks, n_rows = evaluation.tasks, evaluation.rows
     options = {"tasks": tasks, "max_length": window, "add_bos_token": True}
@@ -167,14 +167,14 @@ save_table(table, store.figures_folder(settings.name) / "tab2_superglue")
 table
 
 # %% [markdown]
-# ## Which of the paper's gains stand?
+# ## Which of the paper's gains are significant?
 #
 # The paper gives no errors. From the sizes of the validation sets, its differences between cosine
-# and plain can be given 95% intervals, as those of two independent shares. The intervals leave out
-# two things: the models answered the same rows, which makes the true ones somewhat narrower; and
+# and plain can be given 95% intervals, as those of two independent shares. The intervals ignore two
+# things: the models answered the same rows, which makes the true ones somewhat narrower; and
 # MultiRC's rows are candidate answers that share a question, which makes its own wider. They are
 # not corrected for their number, so that one in twenty may miss by chance; CB's 56 rows are few for
-# the approximation. F1 is no share of right answers and is left out, and so is the mean.
+# the approximation. F1 is not a share of right answers and is left out, and so is the mean.
 
 # %%
 sizes_of_tasks = store.load_paper("tab2_validation_sizes").set_index("column")["rows"]
@@ -184,7 +184,7 @@ for name in ("Mistral 650M", "Mistral 150M"):
         shares = [paper.loc[one, column] / 100 for one in (f"{name} + cosine (0.5)", name)]
         rows.append((name, column, n, *share_difference(*shares, n, n)))
 gains = pd.DataFrame(rows, columns=["model", "column", "rows", "gain", "low", "high"])
-gains["stands"] = gains["low"] > 0
+gains["significant"] = gains["low"] > 0
 gains.set_index(["model", "column"]).round(3)
 
 # %% [markdown]

@@ -82,8 +82,8 @@ pd.DataFrame(judged).T.round(1)
 # %% [markdown]
 # The true ending gets full marks. Mixed sentences are still sentences of this world, so that only
 # the plot suffers; of mixed words nothing can be parsed, and all scores are 0. A name that belongs
-# to another character contradicts the beginning and costs consistency alone. What the judge cannot
-# do is to like a story: a dull one that keeps all rules gets full marks as well.
+# to another character contradicts the beginning and costs consistency alone. The judge cannot like
+# a story: a dull one that keeps all rules gets full marks as well.
 
 # %% [markdown]
 # ## The measurement
@@ -91,7 +91,7 @@ pd.DataFrame(judged).T.round(1)
 # Each model continues the same beginnings (`complete`), with tokens sampled at the profile's
 # temperature from the whole softmax; where the text outgrows the window of its training, it goes on
 # with the newest half of the window in view. A model ends a story itself by beginning another
-# document; a sentence that was cut off by the limit of tokens does not count against it.
+# document; a sentence that is cut off by the limit on tokens does not count against it.
 #
 # - **The world as judge** (`judge_completion`). Beginnings are the first paragraphs of held-out
 #   stories. Since the record that a story was rendered from is known, so are its facts.
@@ -110,7 +110,7 @@ TRUTH = dict.fromkeys(["model", "size", "variant"], "true ending") | {"seed": se
 
 
 def measure():
-    window = settings.require("pretraining", "Table 3").length
+    window = settings.require("pretraining", "Table 3").seq_len
     evaluation = settings.require("evaluation", "Table 3")
     chat = evaluate.judge.ChatJudge.from_environment() if evaluation.judge == "chat" else None
     if chat:
@@ -232,12 +232,11 @@ pd.Series(vars(finding)).to_frame("Table 3")
 # ## Deviations
 #
 # - The paper's judge is GPT-4 with prompts of Eldan and Li. At `smoke` and `tiny` ours is the world
-#   itself: its scores are shares, and it cannot like a story. It is never to be read as GPT-4.
+#   itself: its scores are shares, and it cannot like a story. It must not be read as GPT-4.
 # - At `gpu` and `paper` the judge is whatever model the endpoint serves; model, rubric, tokens and
 #   cost are in the provenance.
-# - The paper says neither by which rule stories were sampled nor how many. Ours are
-#   sampled at the temperature of the profile, one continuation per beginning, the same beginnings
-#   for all models.
+# - The paper says neither how stories were sampled nor how many. Ours are sampled at the
+#   temperature of the profile, one continuation per beginning, the same beginnings for all models.
 # - Stories are longer than the window of the small models: they continue with the newest half of
 #   the window in view, and may forget who was who. That counts against their consistency.
 # - An empty continuation gets 0 on everything.

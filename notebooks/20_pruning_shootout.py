@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # Beyond the paper · The shoot-out: every order of removal beside every method
+# # Beyond the paper · The shoot-out: every order of removal with every method
 #
 # **The question.** The paper removes the most linear blocks first and replaces them by linear maps
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5). Is that the right order, and
@@ -64,7 +64,7 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
 # The identity above, on noisy states: the cost of the first criterion is the product of the two
 # others.
@@ -146,12 +146,12 @@ same_cost = {
 LIKE_TEST, STORIES = "like the test's", "stories"
 variants = [*product(methods, [LIKE_TEST])]
 variants += [("replaced", STORIES), ("replaced + distilled", STORIES)]
-length, n_test = settings.measure.length, scale.heldout_windows
+seq_len, n_test = settings.measure.seq_len, scale.heldout_windows
 heldout_text = partial(
-    linlib.token_windows, settings.corpus, split="heldout", length=length, n_windows=n_test
+    linlib.token_windows, settings.corpus, split="heldout", seq_len=seq_len, n_windows=n_test
 )
 texts = {
-    LIKE_TEST: partial(pruning.fitting_arguments, settings.corpus, settings=settings, skip=n_test),
+    LIKE_TEST: partial(pruning.fitting_arguments, settings.corpus, settings=settings),
     STORIES: partial(pruning.fitting_arguments, scale.stories, settings=settings),
 }
 
@@ -299,7 +299,7 @@ cost[cost["method"].isin(["dense", "removed", "replaced"])].round(2)
 # %% [markdown]
 # ## Deviations
 #
-# - There is no paper beside this: it compares one order, without intervals or controls.
+# - The paper has no such figure: it uses one order, without intervals or controls.
 # - At `tiny` models have six blocks, so that four removed are most of the model, and orders have
 #   little to choose from.
 # - The speed is that of this machine, for windows as long as those measured, without a cache.

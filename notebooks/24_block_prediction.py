@@ -54,7 +54,7 @@ profile = "tiny"
 remeasure = False
 
 # %% [markdown]
-# ## A check on known ground
+# ## A sanity check
 #
 # What a rank correlation of few blocks can say: of six values in random order, the correlation with
 # their right order is above 0.8 in about 3% of cases. A single model of six blocks decides little.
@@ -99,13 +99,13 @@ methods = {"removed": "remove", "replaced": "replace"}
 # %%
 def measure():
     names = None if settings.zoo else filter(None, [scale.first_model, scale.second_model])
-    rows, length, n_test = [], settings.measure.length, scale.heldout_windows
+    rows, seq_len, n_test = [], settings.measure.seq_len, scale.heldout_windows
     for name, source in training.models_of(settings, names).items():
         _, tokenizer = linlib.load(**source)
         heldout = linlib.token_windows(
-            settings.corpus, tokenizer, split="heldout", length=length, n_windows=n_test
+            settings.corpus, tokenizer, split="heldout", seq_len=seq_len, n_windows=n_test
         )
-        fitting = pruning.fitting_arguments(settings.corpus, tokenizer, settings, skip=n_test)
+        fitting = pruning.fitting_arguments(settings.corpus, tokenizer, settings)
         text = {"input_ids": fitting["windows"], "batch_size": scale.batch_size, "model": source}
         items = [text | {"criterion": criterion} for criterion in criteria]
         costs = parallel.side_by_side(pruning.block_costs, items, settings.workers, "criteria")
@@ -161,8 +161,8 @@ plots.show(fig)
 stats.over_seeds(ranks, ["criterion", "method"], "rho").round(2)
 
 # %% [markdown]
-# The loss that each block is worth, in nats per token, as a mean over models. Below zero a model is
-# better on this text without the block.
+# The loss that removing or replacing each block adds, in nats per token, as a mean over models.
+# Below zero, models are better on this text without the block.
 
 # %%
 worth = blocks[blocks["criterion"] == criteria[0]]
@@ -171,9 +171,9 @@ worth.pivot_table("added", "block", "method", sort=False).round(3)
 # %% [markdown]
 # ## Deviations
 #
-# - There is no paper beside this: it shows one order, without intervals or controls.
+# - The paper has no such figure: it shows one order, without intervals or controls.
 # - At `tiny` models have six blocks: a rank correlation over six is coarse, which is why its
 #   interval is taken over five models. They share text and training settings, and are not
 #   independent.
-# - A block is judged alone. What it is worth once others are gone is another question, which the
-#   orders that are measured again answer in notebook 20.
+# - Each block is judged alone. What it is worth once others are gone is another question, which
+#   notebook 20 answers by measuring orders again after each removal.

@@ -82,7 +82,7 @@ def test_the_tokenizer_round_trips_any_text(tokenizer_folder):
 
 def test_token_windows_hold_the_corpus_in_order(corpus, tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
-    windows = token_windows(corpus, tokenizer, length=32)
+    windows = token_windows(corpus, tokenizer, seq_len=32)
     assert (windows[:, 0] == tokenizer.bos_token_id).all()
     joined = windows[:, 1:].flatten().tolist()
     expected = []
@@ -90,7 +90,7 @@ def test_token_windows_hold_the_corpus_in_order(corpus, tokenizer_folder):
         expected += [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
     assert joined == expected[: len(joined)]
     assert len(expected) - len(joined) < 31
-    assert (token_windows(corpus, tokenizer, length=32, n_windows=5) == windows[:5]).all()
+    assert (token_windows(corpus, tokenizer, seq_len=32, n_windows=5) == windows[:5]).all()
 
 
 def test_character_windows_are_the_official_ones(corpus, tokenizer_folder):
@@ -110,16 +110,16 @@ def test_text_that_is_too_short_is_refused(corpus, tokenizer_folder):
     with pytest.raises(
         ValueError, match=r"shorter than requested: \d+ tokens .* 10000 were requested"
     ):
-        token_windows(corpus, tokenizer, length=32, n_windows=10_000)
+        token_windows(corpus, tokenizer, seq_len=32, n_windows=10_000)
     with pytest.raises(
         ValueError, match=r"shorter than requested: .* of 512, and 1000 were requested"
     ):
         character_windows(corpus, tokenizer, 1000)
     with pytest.raises(ValueError, match="shorter than requested"):
-        token_windows(["word"], tokenizer, length=32)
+        token_windows(["word"], tokenizer, seq_len=32)
 
 
-@pytest.mark.parametrize("size", [{"length": 1}, {"n_windows": 0}])
+@pytest.mark.parametrize("size", [{"seq_len": 1}, {"n_windows": 0}])
 def test_windows_of_no_size_are_refused(corpus, tokenizer_folder, size):
     with pytest.raises(ValueError, match="at least 2 tokens and there is at least 1 of them"):
         token_windows(corpus, load_tokenizer(tokenizer_folder), **size)
@@ -146,10 +146,10 @@ def test_unknown_names_are_listed():
 
 def test_windows_stop_at_the_number_given(corpus, tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
-    everything = token_windows(corpus, tokenizer, length=16)
-    some = token_windows(corpus, tokenizer, length=16, at_most=7)
+    everything = token_windows(corpus, tokenizer, seq_len=16)
+    some = token_windows(corpus, tokenizer, seq_len=16, at_most=7)
     assert torch.equal(some, everything[:7])
-    assert torch.equal(token_windows(corpus, tokenizer, length=16, at_most=10**6), everything)
+    assert torch.equal(token_windows(corpus, tokenizer, seq_len=16, at_most=10**6), everything)
 
 
 def test_a_hub_corpus_may_keep_its_texts_in_another_column(monkeypatch):

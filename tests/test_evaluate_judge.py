@@ -286,7 +286,9 @@ def test_what_is_no_chat_completion_is_asked_for_again(endpoint, judge, recorded
 @pytest.mark.parametrize("bad", NO_COMPLETION.values(), ids=NO_COMPLETION.keys())
 def test_what_stays_no_chat_completion_is_shown(endpoint, judge, bad):
     endpoint.script = in_turn(bad)
-    with pytest.raises(ValueError, match="gave no four scores for story 0 in 3 tries") as caught:
+    with pytest.raises(
+        ValueError, match="did not return four scores for story 0 in 3 tries"
+    ) as caught:
         judged_by(judge, [STORY])
     assert re.search("begins: ['\"].+", str(caught.value)) and cached() == []
 

@@ -374,7 +374,7 @@ def test_states_without_variance_name_the_layer(windows):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda ids, mask: (ids[0], None), r"must be \(n_windows, length\)"),
+        (lambda ids, mask: (ids[0], None), r"must be \(n_windows, seq_len\)"),
         (lambda ids, mask: (ids, mask[:, 1:]), r"attention_mask \(24, 15\) must have the shape"),
         (lambda ids, mask: (ids, mask * 0), "window 0 holds no token"),
         (lambda ids, mask: (ids + 64, mask), "not all in the model's vocabulary of 64"),

@@ -30,7 +30,7 @@ def folder(tmp_path_factory, tokenizer_folder, corpus):
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    (folder / "text.txt").write_text("\n".join(3 * list(corpus["text"])))
+    (folder / "text.txt").write_text("\n\n".join(12 * list(corpus["text"])))
     return folder
 
 
@@ -78,7 +78,7 @@ def stored_moments():
 def open_first(settings):
     """The first model with its two halves of the windows."""
     model, tokenizer = linlib.load(**training.models_of(settings)["gpt2"])
-    windows = linlib.token_windows(settings.corpus, tokenizer, length=64, n_windows=64)
+    windows = linlib.token_windows(settings.corpus, tokenizer, seq_len=64, n_windows=64)
     return model, tokenizer, windows[:32], windows[32:]
 
 

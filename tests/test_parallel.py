@@ -74,3 +74,15 @@ def slow(number):
 def test_two_workers_work_at_the_same_time(home):
     processes = parallel.side_by_side(slow, [{"number": n} for n in range(4)], 2)
     assert len(set(processes)) == 2 and os.getpid() not in processes
+
+
+def test_an_edit_between_parent_and_worker_is_noticed(home):
+    with pytest.raises(RuntimeError, match="linearity_score was edited while it was running"):
+        parallel._in_one_thread(linearity_score, {"x": cloud(0), "y": cloud(1)}, "a key", home)
+    assert os.environ["LINLIB_ROOT"] == str(home)
+
+
+def test_a_function_of_a_script_cannot_go_to_other_processes(home, monkeypatch):
+    monkeypatch.setattr(slow, "__module__", "__main__")
+    with pytest.raises(ValueError, match="slow is defined in this notebook or script"):
+        parallel.side_by_side(slow, [{"number": 1}], 2)

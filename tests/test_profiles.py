@@ -24,7 +24,7 @@ def test_the_four_scales_exist():
 def test_every_profile_measures_more_tokens_than_its_own_models_are_wide(name):
     profile = load_profile(name)
     if profile.zoo:
-        tokens = profile.measure.n_windows * profile.measure.length
+        tokens = profile.measure.n_windows * profile.measure.seq_len
         assert tokens > 10 * profile.zoo.d_model
         assert profile.zoo.d_model % profile.zoo.n_heads == 0
 
@@ -75,6 +75,18 @@ def test_paths_in_a_profile_of_ones_own_are_checked_at_once(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("Some words.")
     assert load_profile(changed(tmp_path, f"corpus: {text}")).corpus == str(text)
+
+
+def test_a_relative_path_is_told_apart_from_a_hub_id_by_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = changed(tmp_path, "models: [{id: models/ours, label: Ours}]")
+    assert load_profile(path).models[0].id == "models/ours"  # may be on the hub
+    (tmp_path / "models").mkdir()
+    message = r"'models\.0\.id' = 'models/ours': .*not exist; .*there is a folder 'models'"
+    with pytest.raises(ValueError, match=message):
+        load_profile(path)
+    (tmp_path / "models" / "ours").mkdir()
+    assert load_profile(path).models[0].id == "models/ours"
 
 
 # ---------------------------------------------------------------------------- bad input

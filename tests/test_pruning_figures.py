@@ -107,7 +107,7 @@ def test_exactly_affine_blocks_are_replaced_without_any_loss(affine_model, block
             fitting,
             ridge=0.0,
             stopping=heldout,
-            distillation={"steps": 2, "evaluate_every": 1, "warmup_steps": 0},
+            distillation={"steps": 2, "evaluation_interval": 1, "warmup_steps": 0},
         )
         pruned = pruning.apply_maps(affine_model, maps)
         added[method] = pruning.added_loss(window_losses(pruned, heldout).tolist(), dense)
@@ -271,7 +271,7 @@ def toy(tokenizer_folder, tmp_path_factory):
         "models": [{"id": str(folder / "model"), "label": "toy"}],
         "measure": {
             "n_windows": 8,
-            "length": 24,
+            "seq_len": 24,
             "batch_size": 4,
             "n_folds": 2,
             "checkpoint_windows": 2,
@@ -293,7 +293,7 @@ def toy(tokenizer_folder, tmp_path_factory):
                 "batch_size": 4,
                 "learning_rate": 1.0e-3,
                 "warmup_steps": 1,
-                "evaluate_every": 2,
+                "evaluation_interval": 2,
                 "patience": 2,
                 "heldout_windows": 3,
             },
@@ -339,7 +339,7 @@ def ground(toy, tmp_path, monkeypatch):
     model, tokenizer = linlib.load(profile["models"][0]["id"])
 
     def windows(text, split, n):
-        return linlib.token_windows(text, tokenizer, length=24, split=split, n_windows=n)
+        return linlib.token_windows(text, tokenizer, seq_len=24, split=split, n_windows=n)
 
     texts = {
         "heldout": windows(profile["corpus"], "heldout", 7),
@@ -424,12 +424,12 @@ def answered_right(model, tokenizer, rows):
 
 def test_figure_8_is_what_a_plain_loop_measures(ground, toy, tmp_path):
     _, model, tokenizer, texts, order = ground
-    profile = toy[1] | {"measure": toy[1]["measure"] | {"length": 150}}
+    profile = toy[1] | {"measure": toy[1]["measure"] | {"seq_len": 150}}
     profile["pruning"] = profile["pruning"] | {"calibration_windows": 8, "most_removed": 2}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
 
     def windows(text):
-        return linlib.token_windows(text, tokenizer, length=150, split="train", n_windows=8)
+        return linlib.token_windows(text, tokenizer, seq_len=150, split="train", n_windows=8)
 
     scores = scores_by_lstsq(model, windows(profile["corpus"]))
     order = sorted(range(4), key=lambda block: -scores[block])
@@ -530,11 +530,13 @@ def test_fitting_takes_the_windows_that_the_profile_names(ground):
     assert torch.equal(found["training"], texts["stories"])  # 6 steps of 4 windows
     assert torch.equal(found["stopping"], texts["stopping"])
     options = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1}
-    options |= {"evaluate_every": 2, "patience": 2, "seed": 0}
+    options |= {"evaluation_interval": 2, "patience": 2, "seed": 0}
     assert found["distillation"] == options
     assert (found["ridge"], found["batch_size"]) == (RIDGE, 5)
-    apart = pruning.fitting_arguments(profile.corpus, tokenizer, profile, skip=7)
-    rest = linlib.token_windows(profile.corpus, tokenizer, length=24, split="heldout", n_windows=10)
+    apart = pruning.fitting_arguments(profile.corpus, tokenizer, profile)
+    rest = linlib.token_windows(
+        profile.corpus, tokenizer, seq_len=24, split="heldout", n_windows=10
+    )
     assert torch.equal(apart["stopping"], rest[7:]) and torch.equal(rest[:7], texts["heldout"])
 
 

@@ -389,7 +389,7 @@ def test_a_bias_is_not_folded_into_a_projection_without_one(model):
 
 # ---------------------------------------------------------------- distillation
 
-SHORT = dict(steps=24, batch_size=4, warmup_steps=2, evaluate_every=6)
+SHORT = dict(steps=24, batch_size=4, warmup_steps=2, evaluation_interval=6)
 
 
 @pytest.fixture
@@ -428,7 +428,7 @@ def test_distilled_maps_are_closer_to_the_dense_model_and_nothing_else_moves(
 
 def test_a_bad_learning_rate_changes_nothing(model, student, windows):
     before = weights_of(student)
-    changes = dict(learning_rate=1e6, warmup_steps=0, evaluate_every=1, patience=2)
+    changes = dict(learning_rate=1e6, warmup_steps=0, evaluation_interval=1, patience=2)
     history = distil(student, model, windows, random_windows(6, seed=2), **SHORT | changes)
     assert history["step"].tolist() == [0, 1, 2]  # and then patience is at an end
     assert history["kept"].tolist() == [True, False, False]

@@ -167,6 +167,11 @@ def test_verify_says_what_moved_and_by_how_much(home, monkeypatch):
     assert verify.differences(stored, "tiny") == ["fig0_test: was not measured this time"]
 
 
+def test_frames_without_a_stored_counterpart_are_named(home):
+    store.save_frames({"": two_rows([0.5, 0.5])}, "fig9_new", "tiny", {})
+    assert verify.differences({}, "tiny") == ["fig9_new: has no stored frame to compare with"]
+
+
 def test_verify_ends_with_1_where_frames_are_missing(home):
     done = command("linlib.verify", "--profile", "smoke", "--measured", str(home))
     assert done.returncode == 1

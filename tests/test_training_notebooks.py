@@ -61,7 +61,7 @@ def test_figure_2_follows_published_checkpoints(tmp_path, tokenizer_folder, smok
     assert list(frame.columns[:6]) == ["model", "seed", "step", "layer", "depth", "tokens"]
     assert set(frame["model"]) == {"twin"} and set(frame["layer"]) == {1, 2, 3}
     model, tokenizer = linlib.load(places[1000], bos_token="<|eos|>")
-    windows = linlib.token_windows("pydocs", tokenizer, length=64, n_windows=8)
+    windows = linlib.token_windows("pydocs", tokenizer, seq_len=64, n_windows=8)
     expected = linlib.linearity_profile(model, windows, n_folds=4, batch_size=16)
     rows = frame.query("step == 1000").sort_values(["layer", "tokens"])
     expected = expected.sort_values(["layer", "tokens"])
@@ -94,8 +94,8 @@ def test_table_1_runs_on_tasks_and_a_model_from_folders(tmp_path, tokenizer_fold
         seeds=(0, 1),
         steps=3,
         batch_size=8,
-        texts_at_once=None,
-        length=64,
+        micro_batch_size=None,
+        seq_len=64,
     )
     frame = execute("10", replace(smoke, finetuning=section))
     assert len(frame) == 6 and set(frame["model"]) == {"OPT-125M"}
@@ -105,7 +105,7 @@ def test_table_1_runs_on_tasks_and_a_model_from_folders(tmp_path, tokenizer_fold
     assert counted["truncated"] > 0 and counted["rows"] == 24 and counted["left_out"] == 0
     # Before and after are what plain calls on the same windows give.
     model, tokenizer = linlib.load(folder)
-    windows = linlib.token_windows("pydocs", tokenizer, length=64, n_windows=8)
+    windows = linlib.token_windows("pydocs", tokenizer, seq_len=64, n_windows=8)
     before = linlib.linearity_profile(model, windows, n_folds=4, batch_size=16)
     expected = before.query("tokens == 'all'")["linearity_no_residual"].mean()
     np.testing.assert_allclose(frame["linearity_no_residual_before"], expected, rtol=1e-5)

@@ -31,7 +31,7 @@ from linlib.training.pretraining import checkpoint_steps, measure_checkpoints, t
 from linlib.training.zoo import zoo_config
 
 PLAIN = dict(steps=24, batch_size=4, learning_rate=3e-3, warmup_steps=4, seed=0)
-REGULARISED = PLAIN | {"regulariser": Regulariser("cosine", 0.5), "checkpoint_every": 6}
+REGULARISED = PLAIN | {"regulariser": Regulariser("cosine", 0.5), "checkpoint_interval": 6}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def losses_of(folder):
 
 def loss_of(folder, corpus):
     model, tokenizer = load_model(folder), load_tokenizer(folder)
-    windows = token_windows(corpus, tokenizer, length=32)
+    windows = token_windows(corpus, tokenizer, seq_len=32)
     with torch.no_grad():
         return model(input_ids=windows, labels=windows).loss.item()
 
@@ -201,7 +201,7 @@ def test_checkpoints_are_measured_on_heldout_windows(
     assert list(saved) == [0, 1, 2, 4, 6, 8, 12, 16, 18, 24]
     assert sorted(frame["step"].unique()) == list(saved)
     last = frame.query("step == 24 and tokens == 'all'")
-    windows = token_windows(corpus, load_tokenizer(tokenizer_folder), length=32, n_windows=40)
+    windows = token_windows(corpus, load_tokenizer(tokenizer_folder), seq_len=32, n_windows=40)
     model = load_model(saved[24])
     fresh = linearity_profile(model, windows).query("tokens == 'all'")
     np.testing.assert_allclose(last["linearity_score"], fresh["linearity_score"], atol=1e-6)
@@ -233,14 +233,14 @@ def test_training_and_measuring_say_nothing(tmp_path, text, heldout):
 def test_weights_stay_float32_in_mixed_precision(tmp_path, text, heldout, corpus):
     run(tmp_path, text, PLAIN | {"steps": 4, "bf16": True})
     measured = measure_checkpoints(tmp_path, heldout).query("step == 4")
-    windows = token_windows(corpus, load_tokenizer(tmp_path), length=32, n_windows=40)
+    windows = token_windows(corpus, load_tokenizer(tmp_path), seq_len=32, n_windows=40)
     with torch.no_grad():
         loss = load_model(tmp_path)(input_ids=windows, labels=windows).loss.item()
     assert measured["validation_loss"].iloc[0] == pytest.approx(loss, rel=1e-6)
 
 
 def test_a_batch_too_large_for_memory_is_accumulated(tmp_path, trained, text):
-    run(tmp_path, text, PLAIN | {"windows_at_once": 2})
+    run(tmp_path, text, PLAIN | {"micro_batch_size": 2})
     np.testing.assert_allclose(losses_of(tmp_path)["loss"], losses_of(trained)["loss"], rtol=2e-3)
 
 

@@ -233,7 +233,7 @@ def test_the_language_modelling_control_reads_all_tasks_alike(tokenizer):
         train_texts=6,
         steps=5,
         batch_size=4,
-        length=100,
+        seq_len=100,
     )
     with store.recording() as opened:
         *tasks, (name, control, validation) = task_rows(section, tokenizer)

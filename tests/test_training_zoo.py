@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import linlib
 from linlib import load_profile, store, training
+from linlib.corpora import load_corpus
 from linlib.models import decoder_blocks, load_model, load_tokenizer
 from linlib.profiles import CheckpointSettings, ModelSettings
 from linlib.training import __main__ as command
@@ -77,14 +78,14 @@ def zoo_root(tmp_path_factory):
     return root
 
 
-def test_the_zoo_is_trained_once_and_found_again(zoo_root, monkeypatch):
+def test_the_zoo_is_trained_once_and_found_again(zoo_root, monkeypatch, tokenizer_folder):
     """It is known by its folder, and its text by its name; tokenizers are no models."""
     monkeypatch.setenv("LINLIB_ROOT", str(zoo_root))
     with store.recording() as opened:
         train_zoo(small_zoo())
+        linlib.token_windows(load_corpus("storyworld", "heldout"), load_tokenizer(tokenizer_folder))
     assert "models" not in opened
-    assert {"pydocs+storyworld (train)"} <= opened["corpora"].keys()
-    assert not [name for name in opened["corpora"] if "given" in name]
+    assert set(opened["corpora"]) == {"pydocs+storyworld (train)", "storyworld (heldout)"}
     written = {path: path.stat().st_mtime_ns for path in zoo_root.rglob("*.safetensors")}
     folders = train_zoo(small_zoo())
     assert list(folders) == ["GPT-2 (smoke)", "OPT (smoke)"]
@@ -197,14 +198,17 @@ def test_some_runs_are_found_without_the_others(compared):
     }  # fmt: skip
 
 
-def test_runs_are_measured_once_and_apart_from_their_training(compared, monkeypatch):
+def test_runs_are_measured_once_and_apart_from_their_training(compared):
     settings, _, _, runs = compared
     frames = training.measurements(settings, runs[:2])
+    measured = store.cache_folder() / "measure_checkpoints"
     assert [list(frame["step"].unique()) for frame in frames] == [[0, 1, 2, 4, 8, 12, 16]] * 2
     assert not frames[0].equals(frames[1])
-    monkeypatch.setattr("linlib.measure.profile.linearity_profile", None)  # not called again
+    # Workers measure, so only what they leave behind shows that they did not do so again.
+    kept = {path: path.stat().st_mtime_ns for path in measured.glob("*/*")}
     for before, after in zip(frames, training.measurements(settings, runs[:2]), strict=True):
         pd.testing.assert_frame_equal(before, after)
+    assert kept and kept == {path: path.stat().st_mtime_ns for path in measured.glob("*/*")}
 
 
 # -------------------------------------------------------------------- several processes

@@ -343,9 +343,9 @@ def test_text_comes_from_files(tmp_path, kind):
 def test_text_comes_from_lists_and_datasets_with_any_column(tokenizer_folder):
     tokenizer = models.load_tokenizer(tokenizer_folder)
     rows = Dataset.from_dict({"body": [*TEXTS, None, " "], "text": [1] * 6})
-    windows = linlib.token_windows(TEXTS, tokenizer, length=8)
-    assert torch.equal(linlib.token_windows(rows, tokenizer, length=8, column="body"), windows)
-    assert torch.equal(linlib.token_windows(tuple(TEXTS), tokenizer, length=8), windows)
+    windows = linlib.token_windows(TEXTS, tokenizer, seq_len=8)
+    assert torch.equal(linlib.token_windows(rows, tokenizer, seq_len=8, column="body"), windows)
+    assert torch.equal(linlib.token_windows(tuple(TEXTS), tokenizer, seq_len=8), windows)
     assert text_dataset(rows, "body", "train")[:] == {"text": TEXTS}  # a dataset is taken whole
 
 

@@ -36,7 +36,7 @@ __all__ = [
 datasets.disable_progress_bars()
 
 SPLITS = ("train", "heldout")
-HELD_OUT_PART = 4  # of a file of one's own, the last quarter of the documents is held out
+HELD_OUT_PART = 4  # of a file of your own, the last quarter of the documents is held out
 PREFERENCES = "reward_modeling"  # the paper's name for training on preference pairs
 
 # Suffix of a file of text -> the format's name in `datasets`.
@@ -143,8 +143,9 @@ def text_dataset(
         if split is not None:
             rows, name = _part(rows, name, split), f"{name} ({split})"
     elif isinstance(text, Dataset):
-        rows = _texts(text, column, "the dataset")
-        name = _names.get(store.identity(rows), f"{len(rows)} texts given")
+        rows, identity = _texts(text, column, "the dataset"), store.identity(text)
+        store.record("corpora", _names.get(identity, f"{len(rows)} texts given"), identity)
+        return rows
     elif isinstance(text, list | tuple) and all(isinstance(one, str) for one in text):
         features = datasets.Features({"text": datasets.Value("string")})
         given = Dataset.from_dict({"text": list(text)}, features=features)
@@ -160,7 +161,7 @@ def text_dataset(
     return _recorded(rows, name)
 
 
-_names: dict[str, str] = {}  # identity of a text -> its name, by which its dataset is known again
+_names: dict[str, str] = {}  # identity of what was opened by a name -> that name
 
 
 def _recorded(rows: Dataset, name: str) -> Dataset:

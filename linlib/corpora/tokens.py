@@ -41,7 +41,7 @@ def token_windows(
     text: str | Path | Dataset | list[str],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    length: int = 128,
+    seq_len: int = 128,
     n_windows: int | None = None,
     at_most: int | None = None,
     split: str | None = None,
@@ -56,14 +56,14 @@ def token_windows(
         text: the name of a corpus, the path of a file, a dataset, or a list of strings; see
             `linlib.corpora.text_dataset`.
         tokenizer: must have a bos token.
-        length: tokens per window, the bos token included.
+        seq_len: tokens per window, the bos token included.
         n_windows: how many windows; None takes all that are full.
         at_most: stop at this number of windows if the text has more; None reads all of it.
         split: "train" or "heldout"; see `linlib.corpora.text_dataset`.
         column: where the texts are, in a file or dataset with columns.
 
     Returns:
-        Token ids, (n_windows, length).
+        Token ids, (n_windows, seq_len).
 
     Raises:
         ValueError: the tokenizer has no bos token, the text is shorter than requested, or the size
@@ -71,12 +71,12 @@ def token_windows(
     """
     if tokenizer.bos_token_id is None:
         raise ValueError(_no_token(tokenizer, "bos", "windows begin with it"))
-    if length < 2 or (n_windows is not None and n_windows < 1):
+    if seq_len < 2 or (n_windows is not None and n_windows < 1):
         raise ValueError(
-            f"windows hold at least 2 tokens and there is at least 1 of them, but length={length} "
-            f"and n_windows={n_windows}"
+            "windows hold at least 2 tokens and there is at least 1 of them, but "
+            f"seq_len={seq_len} and n_windows={n_windows}"
         )
-    body = length - 1
+    body = seq_len - 1
     wanted = (n_windows or at_most or math.inf) * body
     ids = array("i")  # four bytes per token, where a list takes eight and more
     for texts in corpora.text_dataset(text, column, split).iter(BATCH):
@@ -90,7 +90,7 @@ def token_windows(
     if available == 0 or (n_windows is not None and available < n_windows):
         raise ValueError(
             f"the text is shorter than requested: {len(ids)} tokens make {available} windows of "
-            f"{length}, and {n_windows or 1} were requested; request fewer or shorter windows, or "
+            f"{seq_len}, and {n_windows or 1} were requested; request fewer or shorter windows, or "
             "use more text"
         )
     n_windows = n_windows or min(available, at_most or available)

@@ -1,6 +1,6 @@
 """Zero-shot scores of a decoder in memory, by lm-evaluation-harness.
 
-The harness writes the prompts and defines the metrics. This module lets rows of one's own take the
+The harness writes the prompts and defines the metrics. This module lets rows of your own take the
 place of the hub's under a stock definition, and returns the results as a tidy frame.
 """
 

@@ -175,7 +175,8 @@ class ChatJudge(BaseModel):
             `sample` and `SCORES`.
 
         Raises:
-            ValueError: the endpoint lacks the model, refuses a question or gives no four scores.
+            ValueError: the endpoint lacks the model, refuses a question or does not return four
+                scores.
             PermissionError: it refuses the key.
             ConnectionError: it is out of reach, or too slow, too busy or out of order for too long.
         """
@@ -247,8 +248,9 @@ class ChatJudge(BaseModel):
             store.write_atomically(file, answer.model_dump_json())
             return answer
         raise ValueError(
-            f"judge '{self.model}' at {self.base_url} gave no four scores for story {number} in "
-            f"{TRIES} tries; its last answer begins: {self._without_key(str(shown))[:200]!r}"
+            f"judge '{self.model}' at {self.base_url} did not return four scores for story "
+            f"{number} in {TRIES} tries; its last answer begins: "
+            f"{self._without_key(str(shown))[:200]!r}"
         )
 
     def _failure(self, error: openai.APIError) -> Exception:

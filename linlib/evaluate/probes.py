@@ -55,7 +55,7 @@ def last_token_states(
     order, states = lengths.argsort(), []
     for batch in order.split(batch_size):
         padded = pad_sequence([torch.tensor(token_ids[i]) for i in batch], batch_first=True)
-        mask = torch.arange(padded.shape[1]) < lengths[batch, None]  # (batch, length)
+        mask = torch.arange(padded.shape[1]) < lengths[batch, None]  # (batch, seq_len)
         last = (torch.arange(len(batch)), lengths[batch] - 1)
         stream = residual_stream(model, padded, mask.long())
         states.append(torch.stack([h[last].float().cpu() for h in stream]))
@@ -91,7 +91,7 @@ def probe_endings(
     """Open a model and probe each of its layers for the right ending of stories.
 
     Texts begin with the bos token, as documents do in pretraining. Model and tokenizer are folders,
-    since checkpoints of a training have no tokenizer of their own; `rows` are in the columns of
+    since checkpoints of a training run have no tokenizer of their own; `rows` are in the columns of
     StoryCloze. The frame is that of `probe_layers`.
     """
     opened = load_tokenizer(tokenizer)

@@ -50,7 +50,7 @@ def token_errors(
     Args:
         model: a decoder.
         maps: layer (1..L) -> map from h_{l-1} to h_l, fitted on *other* tokens.
-        input_ids: token ids, (n_windows, length).
+        input_ids: token ids, (n_windows, seq_len).
         attention_mask: 1 for tokens, 0 for padding.
         skip_first: leave out the first token of each window.
         batch_size: windows in one forward pass.

@@ -30,7 +30,7 @@ def window_losses(
 
     Args:
         model: a decoder with its language-modelling head.
-        input_ids: token ids, (n_windows, length).
+        input_ids: token ids, (n_windows, seq_len).
         attention_mask: 1 for tokens, 0 for padding on the right.
         batch_size: windows in one forward pass, at most.
 
@@ -53,7 +53,7 @@ def window_losses(
         ids, members = input_ids[batch].to(model.device), mask[batch].to(model.device)
         logits = model(input_ids=ids, attention_mask=members.long(), use_cache=False).logits
         ids = ids.masked_fill(~members, -100)[:, 1:]  # the targets; padding counts as none
-        each = cross_entropy(logits[:, :-1].float().mT, ids, reduction="none")  # (batch, length-1)
+        each = cross_entropy(logits[:, :-1].float().mT, ids, reduction="none")  # (batch, seq_len-1)
         losses.append((each.double().sum(1) / (ids >= 0).sum(1)).cpu())
     return torch.cat(losses)
 

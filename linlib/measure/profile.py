@@ -43,7 +43,7 @@ def linearity_profile(
 
     Args:
         model: any decoder of `linlib.models.ARCHITECTURES`, on any device.
-        input_ids: token ids, (n_windows, length).
+        input_ids: token ids, (n_windows, seq_len).
         attention_mask: 1 for tokens, 0 for padding.
         n_folds: folds of the held-out scores; 1 leaves them out.
         batch_size: windows in one forward pass.

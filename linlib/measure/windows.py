@@ -25,7 +25,7 @@ TOKEN_GROUPS = ("all", "no first position")
 def check_windows(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """Return the attention mask, (n_windows, length), as booleans on the CPU; None means all True.
+    """Return the attention mask, (n_windows, seq_len), as booleans on the CPU; None means all True.
 
     Raises:
         TypeError: the windows are text, or anything else but a tensor of integers.
@@ -35,11 +35,11 @@ def check_windows(
     if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
         got = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
         raise TypeError(
-            f"windows must be a tensor of token ids, (n_windows, length), got {got}; make them of "
+            f"windows must be a tensor of token ids, (n_windows, seq_len), got {got}; make them of "
             "text with linlib.token_windows(text, tokenizer)"
         )
     if input_ids.ndim != 2:
-        raise ValueError(f"input_ids must be (n_windows, length), got {tuple(input_ids.shape)}")
+        raise ValueError(f"input_ids must be (n_windows, seq_len), got {tuple(input_ids.shape)}")
     limit, vocabulary = position_limit(model), model.config.vocab_size
     if limit is not None and input_ids.shape[1] > limit:
         raise ValueError(
@@ -66,7 +66,7 @@ def check_windows(
 
 
 def first_positions(mask: Tensor) -> Tensor:
-    """Mark the first token of each window, (n_windows, length)."""
+    """Mark the first token of each window, (n_windows, seq_len)."""
     return mask & (mask.cumsum(1) == 1)
 
 
@@ -108,10 +108,10 @@ def run_windows(
 
     Args:
         model: a decoder.
-        input_ids: (n_windows, length).
-        mask: True for tokens, (n_windows, length).
+        input_ids: (n_windows, seq_len).
+        mask: True for tokens, (n_windows, seq_len).
         batches: the windows that go through the model together.
-        callback: gets (layer, x, y, batch) with x and y (batch, length, d_model); the layer is
+        callback: gets (layer, x, y, batch) with x and y (batch, seq_len, d_model); the layer is
             named before the ValueErrors that it raises.
     """
     batch = slice(0)

@@ -105,7 +105,7 @@ def watch_blocks(
     Args:
         model: a decoder; it is left unchanged.
         callback: is given the layer (1..L), the block's input x = h_{l-1} and its output y = h_l,
-            both (batch, length, d_model). The callback alone decides what is kept, so a stream of
+            both (batch, seq_len, d_model). The callback alone decides what is kept, so a stream of
             any length can be measured in constant memory.
     """
 
@@ -129,7 +129,7 @@ def watch_blocks(
 def residual_stream(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None = None
 ) -> list[Tensor]:
-    """Return h_0 .. h_L, before the final norm, each (batch, length, d_model).
+    """Return h_0 .. h_L, before the final norm, each (batch, seq_len, d_model).
 
     h_0 is what enters block 1: the embeddings, after an embedding norm or projection if the
     architecture has one. Gradients flow if they are enabled; for measuring, wrap the call in
@@ -137,8 +137,8 @@ def residual_stream(
 
     Args:
         model: a decoder, on any device.
-        input_ids: token ids, (batch, length); moved to the model's device.
-        attention_mask: 1 for tokens, 0 for padding, (batch, length).
+        input_ids: token ids, (batch, seq_len); moved to the model's device.
+        attention_mask: 1 for tokens, 0 for padding, (batch, seq_len).
 
     Raises:
         TypeError: `input_ids` is not a tensor, for example text.
@@ -161,11 +161,11 @@ def run_backbone(
     """Run one forward pass without the head; arguments and errors as `residual_stream`.
 
     Returns:
-        The last hidden state, after the final norm, (batch, length, d_model).
+        The last hidden state, after the final norm, (batch, seq_len, d_model).
     """
     if not isinstance(input_ids, Tensor):
         raise TypeError(
-            f"input_ids must be a tensor of token ids, (batch, length), not a "
+            f"input_ids must be a tensor of token ids, (batch, seq_len), not a "
             f"{type(input_ids).__name__}; linlib.token_windows(text, tokenizer) turns text into it"
         )
     if attention_mask is None:

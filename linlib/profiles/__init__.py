@@ -27,10 +27,16 @@ section = dataclass(
 
 def _exists(place: str) -> str:
     """Refuse a path to nothing; names of corpora and of what is on the hub pass."""
+    path = Path(place).expanduser()
     endings = (".txt", ".jsonl", ".json", ".parquet", ".csv", ".gguf")
-    is_path = place[:1] in "./~" or Path(place).suffix in endings or place.count("/") > 1
-    if is_path and not Path(place).expanduser().exists():
+    is_path = place[:1] in "./~" or path.suffix in endings or place.count("/") > 1
+    if is_path and not path.exists():
         raise ValueError("this path does not exist")
+    if "/" in place and path.parent.is_dir() and not path.exists():  # as in `linlib.models`
+        raise ValueError(
+            f"this path does not exist; it is not taken for a hub id, since there is a folder "
+            f"'{path.parent}'"
+        )
     return place
 
 
@@ -43,7 +49,7 @@ class NotMeasured(ValueError):
 
 @section
 class ModelSettings:
-    """A pretrained decoder: from the hub, or from a folder or file of one's own."""
+    """A pretrained decoder: from the hub, or from a folder or file of your own."""
 
     id: Place
     """Repository on the hub, or the path of a folder or of a GGUF file."""
@@ -87,7 +93,7 @@ class ZooSettings:
     """Attention heads; must divide d_model."""
     vocab_size: PositiveInt
     """Entries of the byte-level BPE vocabulary."""
-    length: PositiveInt
+    seq_len: PositiveInt
     """Tokens in a training window."""
     steps: PositiveInt
     """Optimiser steps."""
@@ -107,7 +113,7 @@ class PretrainingSettings:
     """The text that they read: a corpus of `linlib.corpora.CORPORA`, or a path."""
     vocab_size: PositiveInt
     """Entries of the byte-level BPE vocabulary."""
-    length: PositiveInt
+    seq_len: PositiveInt
     """Tokens in a window."""
     heldout_windows: PositiveInt
     """Held-out windows on which every checkpoint is measured."""
@@ -117,7 +123,7 @@ class PretrainingSettings:
     """Windows per step."""
     warmup_steps: NonNegativeInt
     """Steps of linear warm-up."""
-    checkpoint_every: PositiveInt
+    checkpoint_interval: PositiveInt
     """Steps between checkpoints, beside the log-spaced ones."""
     runs: dict[str, dict[str, tuple[int, ...]]]
     """Size -> variant ("plain", "cosine-0.5", ...) -> seeds. The first size is the one tuned."""
@@ -127,8 +133,8 @@ class PretrainingSettings:
     """Standard deviations of the initial weights that are tried for the plain model."""
     tuning_seed: int
     """Seed of the models that tune the plain one; none of those compared."""
-    windows_at_once: PositiveInt | None = None
-    """Windows in the memory of a device; a larger batch is accumulated. None: all."""
+    micro_batch_size: PositiveInt | None = None
+    """Micro-batch size; gradients are accumulated up to `batch_size`. None: all at once."""
 
 
 @section
@@ -149,7 +155,7 @@ class FineTuningSettings:
     """Texts to choose from; a preference pair is two. None: all."""
     validation_texts: PositiveInt | None = None
     """Texts to validate on."""
-    length: PositiveInt
+    seq_len: PositiveInt
     """The most tokens in a text."""
     steps: PositiveInt
     """Optimiser steps, the same for every task and control."""
@@ -157,13 +163,13 @@ class FineTuningSettings:
     """Texts per step."""
     learning_rate: PositiveFloat
     """Peak of the linear schedule."""
-    warmup_share: float
+    warmup_ratio: float
     """Share of the steps in which the learning rate rises."""
     drop_unusable: bool = False
     """Leave preference pairs with an empty or with two equal texts out, instead of stopping."""
-    texts_at_once: PositiveInt | None = None
-    """Texts in the memory of a device; a larger batch is accumulated. None: all."""
-    checkpoint_every: PositiveInt | None = None
+    micro_batch_size: PositiveInt | None = None
+    """Micro-batch size; gradients are accumulated up to `batch_size`. None: all at once."""
+    checkpoint_interval: PositiveInt | None = None
     """Steps between checkpoints; None: short runs, which begin again after a kill."""
 
 
@@ -207,7 +213,7 @@ class DistillationSettings:
     """Peak of the cosine schedule."""
     warmup_steps: NonNegativeInt
     """Steps of linear warm-up."""
-    evaluate_every: PositiveInt
+    evaluation_interval: PositiveInt
     """Steps between evaluations of the held-out loss."""
     patience: PositiveInt
     """Evaluations without a better loss after which training stops."""
@@ -249,14 +255,14 @@ class MeasureSettings:
 
     n_windows: PositiveInt
     """Windows of held-out text."""
-    length: PositiveInt
+    seq_len: PositiveInt
     """Tokens in a window."""
     batch_size: PositiveInt
     """Windows in a forward pass."""
     n_folds: PositiveInt
     """Folds of the held-out score."""
     checkpoint_windows: PositiveInt
-    """Windows of held-out text for each checkpoint of a pretraining."""
+    """Windows of held-out text for each checkpoint of a pretraining run."""
     official_windows: PositiveInt
     """Windows of 512 characters under the official protocol."""
     layers_per_pass: PositiveInt | None = None
@@ -284,9 +290,9 @@ class Profile:
     zoo: ZooSettings | None = None
     """Models trained by the profile."""
     models: tuple[ModelSettings, ...] = ()
-    """Models of the hub, or of one's own."""
+    """Models of the hub, or your own."""
     checkpoints: tuple[CheckpointSettings, ...] = ()
-    """Pretrainings that the profile follows."""
+    """Pretraining runs that the profile follows."""
     pretraining: PretrainingSettings | None = None
     """Regularised pretraining."""
     finetuning: FineTuningSettings | None = None
@@ -313,9 +319,9 @@ class Profile:
 
 
 def load_profile(name: str | Path) -> Profile:
-    """Read a profile: one of this package by its name, or a YAML file of one's own by its path.
+    """Read a profile: one of this package by its name, or a YAML file of your own by its path.
 
-    Relative paths in a file of one's own count from the current directory. Its texts and model
+    Relative paths in a file of your own count from the current directory. Its texts and model
     folders are looked for at once, so that nothing is trained before a spelling mistake is found.
 
     Raises:

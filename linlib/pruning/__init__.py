@@ -134,14 +134,14 @@ def fit_maps(
         method: "remove" fits nothing; "replace" fits affine maps of the residual stream; "fold"
             fits maps that become part of the output projections before them, so that a plain model
             is left; "distil" fits maps as "replace" does and then trains them.
-        windows: calibration text, (n_windows, length); "remove" needs none.
+        windows: calibration text, (n_windows, seq_len); "remove" needs none.
         attention_mask: 1 for tokens, 0 for padding, which no map is fitted on.
         ridge: shrinks maps towards the identity; see `BlockMoments.delta_map`.
         refit: fit the maps one after the other, each on the states of the model that the maps
             before it are already part of; otherwise all of them on the dense model.
         batch_size: windows in one forward pass.
-        training: text to distil on, (n_windows, length); None takes `windows`.
-        stopping: text for the early stopping of "distil", (n_windows, length).
+        training: text to distil on, (n_windows, seq_len); None takes `windows`.
+        stopping: text for the early stopping of "distil", (n_windows, seq_len).
         distillation: further keyword arguments of `distil`, such as `steps`.
 
     Raises:
@@ -251,22 +251,23 @@ def save_pruned(
 
 
 def fitting_arguments(
-    corpus: str, tokenizer: PreTrainedTokenizerBase, settings: object, skip: int = 0
+    corpus: str, tokenizer: PreTrainedTokenizerBase, settings: object
 ) -> dict[str, object]:
     """Keyword arguments of `fit_maps` for a profile: windows of a corpus, and the options.
 
     Args:
         corpus: the text, as `linlib.token_windows` takes it. Maps are fitted and distilled on its
-            training part; distillation stops early by its held-out part.
+            training part; distillation stops early by its held-out part, where this is the corpus
+            of the profile without the first windows, on which the loss is measured.
         tokenizer: of the model.
         settings: the profile; its sections `pruning` and `measure` have the numbers.
-        skip: held-out windows to leave out at the beginning, because the loss is measured on them.
     """
     scale = settings.pruning
-    windows = partial(token_windows, corpus, tokenizer, length=settings.measure.length)
+    windows = partial(token_windows, corpus, tokenizer, seq_len=settings.measure.seq_len)
     distillation = {**vars(scale.distillation), "seed": settings.seed}
     n_stopping = distillation.pop("heldout_windows")
     n_training = distillation["steps"] * distillation["batch_size"]
+    skip = scale.heldout_windows if corpus == settings.corpus else 0
     return {
         "windows": windows(split="train", n_windows=scale.calibration_windows),
         "training": windows(split="train", n_windows=n_training),
@@ -292,7 +293,7 @@ def losses_without(
             processes need them.
         blocks: 0-based indices; no blocks give the losses of the dense model.
         method: one of `METHODS`.
-        heldout: (n_windows, length).
+        heldout: (n_windows, seq_len).
         fitting: keyword arguments of `fit_maps`, `windows` and `batch_size` among them.
         refit: see `fit_maps`; a single run of adjacent blocks has nothing to refit.
     """
@@ -337,7 +338,7 @@ def seconds_side_by_side(
 
     Args:
         models: by name.
-        input_ids: one batch, (batch, length).
+        input_ids: one batch, (batch, seq_len).
         repeats: rounds, after one that warms up.
 
     Returns:
@@ -367,7 +368,7 @@ def model_costs(
     Args:
         model: the dense decoder.
         sets: sets of blocks (0-based indices).
-        input_ids: one batch, (batch, length).
+        input_ids: one batch, (batch, seq_len).
         repeats: rounds of timing.
 
     Returns:

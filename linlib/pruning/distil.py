@@ -31,7 +31,7 @@ def distil(
     batch_size: int = 8,
     learning_rate: float = 1e-3,
     warmup_steps: int = 10,
-    evaluate_every: int = 20,
+    evaluation_interval: int = 20,
     patience: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -43,14 +43,14 @@ def distil(
     Args:
         student: a model from `prune(..., method="replace")`; its other weights do not change.
         teacher: the dense model.
-        windows: training text, (n_windows, length), visited in random order, and repeatedly if the
+        windows: training text, (n_windows, seq_len), visited in random order, and repeatedly if the
             steps need more windows than there are.
-        heldout: text for early stopping, (n_windows, length).
+        heldout: text for early stopping, (n_windows, seq_len).
         steps: optimiser steps (AdamW), at most.
         batch_size: windows in a step.
         learning_rate: the peak of a cosine schedule.
         warmup_steps: steps of linear warm-up.
-        evaluate_every: steps between two evaluations of the held-out loss.
+        evaluation_interval: steps between two evaluations of the held-out loss.
         patience: evaluations without a lower loss after which training stops.
         seed: of the order of windows.
 
@@ -88,7 +88,7 @@ def distil(
         loss.backward(inputs=weights)  # no other weight gets a gradient
         optimizer.step()
         schedule.step()
-        if step % evaluate_every and step < steps:
+        if step % evaluation_interval and step < steps:
             continue
         history.append((step, _heldout_loss(student, teacher, heldout, batch_size)))
         if history[-1][1] < history[kept][1]:

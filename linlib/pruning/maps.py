@@ -200,7 +200,7 @@ def run_moments(
     Args:
         model: a decoder.
         runs: runs of blocks (0-based).
-        input_ids: calibration text, (n_windows, length).
+        input_ids: calibration text, (n_windows, seq_len).
         attention_mask: 1 for tokens, 0 for padding.
         of_projection: take what the MLP of the block before a run adds to the stream, for a map
             that is folded into that MLP; otherwise the state that enters the run.
@@ -224,7 +224,7 @@ def run_moments(
             if run.stop == layer:
                 state = entered[run.start][members]
                 delta = y[members].to(torch.promote_types(y.dtype, torch.float32)) - state
-                if of_projection:  # OPT's output is (batch x length, d_model)
+                if of_projection:  # OPT's output is (batch x seq_len, d_model)
                     state = projected[run.start - 1].reshape(y.shape)[members]
                 moments[run].update(state, delta)
 

@@ -51,7 +51,7 @@ def removal_order(
 
     Args:
         model: a decoder, or the keyword arguments of `linlib.load` that open one.
-        input_ids: calibration text, (n_windows, length).
+        input_ids: calibration text, (n_windows, seq_len).
         criterion: see `block_costs`; "loss" with `remeasure` is the greedy search of SLEB.
         n_remove: the number of blocks; None gives all but one.
         attention_mask: 1 for tokens, 0 for padding.
@@ -95,7 +95,7 @@ def block_costs(
 
     Args:
         model: a decoder, or the keyword arguments of `linlib.load` that open one.
-        input_ids: calibration text, (n_windows, length).
+        input_ids: calibration text, (n_windows, seq_len).
         criterion: one of `CRITERIA`. "linearity" (with residual, the paper's), "linearity without
             residual" and "identity score": one minus the score. "block influence" (ShortGPT):
             1 - mean cosine of a block's input and output. "loss": the loss of the model without
@@ -137,7 +137,7 @@ def _block_influence(
     total = torch.zeros(len(decoder_blocks(model)), dtype=torch.float64)
 
     def add(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
-        cosines = cosine_similarity(x.float(), y.float(), dim=-1)  # (batch, length)
+        cosines = cosine_similarity(x.float(), y.float(), dim=-1)  # (batch, seq_len)
         total[layer - 1] += cosines[mask[batch].to(x.device)].double().sum().cpu()
 
     batches = list(contiguous_batches(len(input_ids), batch_size))

@@ -15,7 +15,8 @@ from filelock import FileLock
 
 from linlib.store.keys import code_digest, digest_of_files, identity, name_of, sha256
 from linlib.store.provenance import cache_folder, library_versions, record, recording
-from linlib.store.results import CSV
+
+FOLDER = object()  # the value of a function that fills its folder
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Artefact:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{self.folder}.lock")
 
-    def complete(self, seconds: float, opened: Mapping[str, object], value: object = None) -> None:
+    def complete(
+        self, seconds: float, opened: Mapping[str, object], value: object = FOLDER
+    ) -> None:
         """Describe the partial folder and give it its final name."""
         description = {
             "function": name_of(self.function),
@@ -62,13 +65,18 @@ class Artefact:
         (self.partial / "artefact.json").write_text(text)
         self.partial.rename(self.folder)
 
-    def load(self) -> object:
-        """Read the value, and add what was opened for it to the provenance."""
+    def load(self, was_found: bool = True) -> object:
+        """Read the value, and add what was opened for it to the provenance.
+
+        Args:
+            was_found: False where it was computed just now, so that no time was saved.
+        """
         description = json.loads((self.folder / "artefact.json").read_text())
         for kind, entries in description["opened"].items():
             for name, identity_then in entries.items():
                 record(kind, name, identity_then)
-        record("cached seconds", str(self.folder), description["seconds"])
+        if was_found:
+            record("cached seconds", str(self.folder), description["seconds"])
         return _load_value(description["value"], self.folder)
 
 
@@ -79,10 +87,18 @@ def artefact(function: Callable, *args: object, **kwargs: object) -> Artefact:
     of device, text by content), the digest of the code that it runs, and the versions of the
     libraries that decide numbers.
     """
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        raise TypeError(
+            f"{name_of(function)} takes *args or **kwargs, which have no names to make a key of; "
+            "let it take a list or a dictionary instead"
+        )
     folder = [None] if _fills_folder(function) else []
     bound = inspect.signature(function).bind(*folder, *args, **kwargs)
     bound.apply_defaults()
-    arguments = {name: value for name, value in bound.arguments.items() if name != "folder"}
+    arguments = dict(bound.arguments)
+    if folder:
+        del arguments["folder"]
     ingredients = {
         "function": name_of(function),
         "arguments": identity(arguments),
@@ -102,11 +118,12 @@ def cached(function: Callable, *args: object, **kwargs: object) -> object:
     method `load(folder)`. Processes that want the same value wait for the first one.
     """
     place = artefact(function, *args, **kwargs)
-    if not place.folder.is_dir():
+    was_found = place.folder.is_dir()
+    if not was_found:
         with place.lock():
             if not place.folder.is_dir():
                 _compute(place)
-    return place.load()
+    return place.load(was_found)
 
 
 def is_cached(function: Callable, *args: object, **kwargs: object) -> bool:
@@ -125,15 +142,15 @@ def _compute(place: Artefact) -> None:
     with recording() as opened:
         value = place.function(*folder, **place.arguments)
     opened.pop("cached seconds", None)
-    place.complete(time.monotonic() - started, opened, None if folder else value)
+    place.complete(time.monotonic() - started, opened, FOLDER if folder else value)
 
 
 def _save_value(value: object, folder: Path) -> dict[str, str]:
     """Write a value and describe how to read it again."""
-    if value is None:
+    if value is FOLDER:
         return {"kind": "folder"}
     if isinstance(value, pd.DataFrame):
-        value.to_csv(folder / "value.csv", index=False, lineterminator="\n")
+        value.reset_index(drop=True).to_parquet(folder / "value.parquet")
         return {"kind": "frame"}
     if hasattr(value, "to_parquet"):
         value.to_parquet(folder / "value.parquet")
@@ -141,7 +158,14 @@ def _save_value(value: object, folder: Path) -> dict[str, str]:
     if hasattr(value, "save"):
         value.save(folder)
         return {"kind": "object", "class": name_of(type(value))}
-    (folder / "value.json").write_text(json.dumps(value))
+    try:
+        text = json.dumps(value)
+    except TypeError:
+        raise TypeError(
+            f"a {type(value).__name__} cannot be kept in the store; return a frame, a dataset, a "
+            "JSON value, or an object with save(folder) and a class method load(folder)"
+        ) from None
+    (folder / "value.json").write_text(text)
     return {"kind": "json"}
 
 
@@ -150,9 +174,7 @@ def _load_value(description: Mapping[str, str], folder: Path) -> object:
     if kind == "folder":
         return folder
     if kind == "frame":
-        return pd.read_csv(
-            folder / "value.csv", skip_blank_lines=False, float_precision="round_trip", **CSV
-        )
+        return pd.read_parquet(folder / "value.parquet")
     if kind == "dataset":
         from datasets import Dataset
 

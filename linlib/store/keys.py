@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -47,13 +47,13 @@ def identity(value: object) -> object:
     if is_dataclass(value):
         return {field.name: identity(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, pd.DataFrame):
-        return sha256(value.to_csv(index=False).encode())
+        return sha256(value.to_json(orient="split", double_precision=15).encode())
     if hasattr(value, "data_ptr"):
         return _identity_of_tensor(value)
     if hasattr(value, "column_names"):  # a Dataset
         if value not in _digests:
             digest = hashlib.sha256()
-            for batch in value.iter(batch_size=10_000):
+            for batch in value.with_format(None).iter(batch_size=10_000):
                 digest.update(json.dumps(batch, sort_keys=True, default=str).encode())
             _digests[value] = digest.hexdigest()
         return _digests[value]
@@ -61,11 +61,13 @@ def identity(value: object) -> object:
         return _identity_of_model(value)
     if hasattr(value, "backend_tokenizer"):
         special = {name: str(token) for name, token in value.special_tokens_map.items()}
-        return [sha256(value.backend_tokenizer.to_str().encode()), special]
+        content = json.loads(value.backend_tokenizer.to_str())
+        content |= {"padding": None, "truncation": None}  # left over from the last call
+        return [sha256(json.dumps(content, sort_keys=True).encode()), special]
     if hasattr(value, "to_diff_dict"):  # a model's config
         return {k: v for k, v in value.to_diff_dict().items() if k not in _NAMES_ONLY}
-    if hasattr(value, "dtype") and hasattr(value, "item"):  # a NumPy scalar
-        return value.item()
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):  # of NumPy or pandas
+        return identity(value.tolist())
     if str(value).startswith("torch."):  # a dtype
         return str(value)
     raise TypeError(
@@ -78,11 +80,11 @@ def _identity_of_path(path: Path) -> str:
     place, home = path.resolve(), cache_folder().resolve()
     if not place.is_relative_to(home):
         return digest_of_files(path)
-    function, key, *inside = place.relative_to(home).parts
-    description = home / function / key / "artefact.json"
-    if not description.exists():
-        raise FileNotFoundError(f"there is no complete artefact {home / function / key}")
-    return "/".join([function, json.loads(description.read_text())["content"], *inside])
+    function, *inside = place.relative_to(home).parts
+    description = home / function / "/".join(inside[:1]) / "artefact.json"
+    if not description.exists():  # put there by somebody else
+        return digest_of_files(path)
+    return "/".join([function, json.loads(description.read_text())["content"], *inside[1:]])
 
 
 def digest_of_files(path: Path) -> str:
@@ -93,13 +95,21 @@ def digest_of_files(path: Path) -> str:
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
-    digest = hashlib.sha256()
+    digest, home = hashlib.sha256(), path if path.is_dir() else path.parent
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file() and not file.name.startswith("events.out."):  # TensorBoard's
-            digest.update(file.name.encode() + b"\0")
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        # Logs of TensorBoard and the description of an artefact are not its content.
+        if file.is_file() and not file.name.startswith(("events.out.", "artefact.json")):
+            digest.update(file.relative_to(home).as_posix().encode())
+            state = file.stat()
+            digest.update(_digest_of_file(file, state.st_size, state.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _digest_of_file(file: Path, size: int, changed_at: int) -> bytes:
+    """Digest of a file, read once as long as its size and time of change stay the same."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
 
 
 def _identity_of_tensor(tensor: object) -> list[object]:
@@ -120,7 +130,9 @@ def _identity_of_model(model: object) -> dict[str, object]:
     return {
         "class": type(model).__name__,
         "config": identity(getattr(model, "config", None)),
+        "attention": getattr(getattr(model, "config", None), "_attn_implementation", None),
         "device": next((tensor.device.type for tensor in model.parameters()), "cpu"),
+        "training": model.training,
         "weights": sha256(json.dumps(weights).encode()),
     }
 
@@ -130,14 +142,32 @@ def code_digest(function: Callable) -> str:
 
     Definitions are followed through imports, from function to function, class and constant.
     Docstrings, comments and layout do not count, and neither does the plumbing that moves data. Of
-    a function that was defined in a notebook, its own source counts.
+    a function that was defined in a notebook, its own source counts, with the values and functions
+    that it finds in the notebook. The code is that of the moment when this module was imported.
+
+    Raises:
+        ValueError: the function is not defined at the top level of its module.
     """
     module, name = function.__module__, function.__qualname__.partition(".")[0]
-    if _is_ours(module):
-        definitions = sorted(_reached(module, name).values())
-    else:
-        definitions = [ast.dump(_tree(textwrap.dedent(inspect.getsource(function))))]
-    return sha256("".join(definitions).encode())[:16]
+    if not _is_ours(module):
+        source = ast.dump(_tree(textwrap.dedent(inspect.getsource(function))))
+        found = inspect.getclosurevars(function)
+        used = {**found.nonlocals, **found.globals}
+        parts = {name: _identity_of_global(one) for name, one in sorted(used.items())}
+        return sha256(json.dumps([source, parts]).encode())[:16]
+    if not (reached := _reached(module, name)):
+        raise ValueError(f"{name_of(function)} is not defined at the top level of its module")
+    return sha256("".join(sorted(reached.values())).encode())[:16]
+
+
+def _identity_of_global(value: object) -> object:
+    """Identity of what a notebook's function finds outside itself: code by its digest."""
+    if inspect.ismodule(value):
+        return value.__name__
+    if callable(value) and hasattr(value, "__module__"):
+        ours = _is_ours(value.__module__ or "") or value.__module__ == "__main__"
+        return code_digest(value) if ours else name_of(value)
+    return identity(value)
 
 
 @cache
@@ -184,7 +214,7 @@ def _module(module: str) -> tuple[Definitions, dict[str, tuple[str, str | None]]
 
     Imports are name -> (module, name in it, or None for the module itself).
     """
-    tree = _tree(_source_of(module).read_text())
+    tree = _tree(_sources()[_source_of(module)])
     imports: dict[str, tuple[str, str | None]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -192,7 +222,7 @@ def _module(module: str) -> tuple[Definitions, dict[str, tuple[str, str | None]]
         elif isinstance(node, ast.Import):
             imports |= {one.asname or one.name: (one.name, None) for one in node.names}
     definitions: Definitions = {}
-    for node in tree.body:
+    for node in _statements(tree.body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [node.name]
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -202,6 +232,16 @@ def _module(module: str) -> tuple[Definitions, dict[str, tuple[str, str | None]]
             continue
         definitions |= {name: (ast.dump(node), _names_in(node)) for name in names}
     return definitions, imports
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements at the top level, those below an `if`, `try` or `with` among them."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            inner = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
+            inner += [handler.body for handler in getattr(node, "handlers", [])]
+            yield from _statements([one for part in inner for one in part])
 
 
 def _names_in(node: ast.AST) -> set[str]:
@@ -219,12 +259,21 @@ def _is_ours(module: str) -> bool:
     return module.partition(".")[0] in ("linlib", "storyworld")
 
 
-@cache
 def _source_of(module: str) -> Path | None:
     """The file of a module of the project; None for a name that a module exports."""
     base = REPOSITORY.joinpath(*module.split("."))
     candidates = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in candidates if path in _sources()), None)
+
+
+@cache
+def _sources() -> dict[Path, str]:
+    """All code of the project, read once: what is edited later is not what runs."""
+    folders = (REPOSITORY / "linlib", REPOSITORY / "storyworld")
+    return {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
+
+
+_sources()
 
 
 class _WithoutDocstrings(ast.NodeTransformer):

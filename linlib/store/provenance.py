@@ -77,7 +77,7 @@ def record(kind: str, name: str, identity: object) -> None:
 
 def code_commit() -> str:
     """The git commit of the code, with "+changes" where the code in use differs from it."""
-    code = ("linlib", "storyworld", "pyproject.toml", "requirements.lock")
+    code = ("linlib", "storyworld", "notebooks/*.py", "pyproject.toml", "requirements.lock")
     try:
         if not (REPOSITORY / ".git").exists():
             return f"release {version('secretly-linear')}"

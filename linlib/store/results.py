@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
@@ -49,15 +52,19 @@ def result(
     """
     if not remeasure:
         try:
-            return load_frame(name, settings.name)
+            frame = load_frame(name, settings.name)
         except FileNotFoundError:
             pass
+        else:
+            _warn_of_other_settings(name, settings)
+            return frame
     started = time.monotonic()
     with recording() as opened:
         frames = _as_frames(name, measure())
     cached_seconds = sum(opened.pop("cached seconds", {}).values())
     provenance = {
         "parameters": identity(settings),
+        "measure_sha256": _digest_of_source(measure),
         "device": settings.device,
         **opened,
         "wall_seconds": round(time.monotonic() - started, 1),
@@ -65,6 +72,24 @@ def result(
     }
     save_frames(frames, name, settings.name, provenance)
     return load_frame(name, settings.name)
+
+
+def _warn_of_other_settings(name: str, settings: object) -> None:
+    """Say so where a stored result was measured with other settings than the profile's now."""
+    then, now = load_provenance(name, settings.name)["parameters"], identity(settings)
+    if changed := [key for key in now if key != "description" and then.get(key) != now[key]]:
+        warnings.warn(
+            f"{name} was measured with other settings: {changed} of profile '{settings.name}' have "
+            "changed since; set remeasure = True to measure again",
+            stacklevel=3,
+        )
+
+
+def _digest_of_source(measure: Callable) -> str | None:
+    try:
+        return sha256(inspect.getsource(measure).encode())[:16]
+    except OSError:  # typed at a prompt
+        return None
 
 
 def _as_frames(name: str, measured: object) -> dict[str, pd.DataFrame]:
@@ -76,6 +101,11 @@ def _as_frames(name: str, measured: object) -> dict[str, pd.DataFrame]:
         raise ValueError(
             f"the measurement of {name} returned {type(measured).__name__}; it must yield rows "
             "(dictionaries) or frames, or return a frame or a dictionary of frames"
+        )
+    if "" not in measured:
+        raise ValueError(
+            f"the measurement of {name} returned the frames {list(measured)}, none of which is the "
+            "main one; its suffix is ''"
         )
     for suffix, frame in measured.items():
         if len(frame) == 0:
@@ -126,12 +156,22 @@ def save_frames(
         "commit": code_commit(),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "keys": keys,
+        "text_columns": {
+            name + suffix: list(frame.columns[[dtype.kind not in "iufb" for dtype in frame.dtypes]])
+            for suffix, frame in frames.items()
+        },
         "csv_sha256": {file: sha256(text.encode()) for file, text in texts.items()},
     }
     with _lock(profile):
+        for file in _files_of(folder / f"{name}.json") - texts.keys():  # of an earlier layout
+            (folder / f"{file}.csv").unlink(missing_ok=True)
         for file, text in texts.items():
             write_atomically(folder / f"{file}.csv", text)
         write_atomically(folder / f"{name}.json", json.dumps(description, indent=1) + "\n")
+
+
+def _files_of(provenance: Path) -> set[str]:
+    return set(json.loads(provenance.read_text())["csv_sha256"]) if provenance.exists() else set()
 
 
 def _key_columns(file: str, frame: pd.DataFrame) -> list[str]:
@@ -153,14 +193,16 @@ def load_frame(name: str, profile: str) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{path} was never measured; run `make all PROFILE={profile}`")
     with _lock(profile):
-        for file, digest in load_provenance(name, profile)["csv_sha256"].items():
+        description = load_provenance(name, profile)
+        for file, digest in description["csv_sha256"].items():
             beside = path.with_name(f"{file}.csv")
             if not beside.exists() or sha256(beside.read_bytes()) != digest:
                 raise ValueError(
                     f"{beside} is not the file that its provenance describes: it was edited, or a "
                     f"measurement was cut off; measure again with `make all PROFILE={profile}`"
                 )
-        return pd.read_csv(path, skip_blank_lines=False, **CSV)
+        texts = dict.fromkeys(description.get("text_columns", {}).get(name, ()), str)
+        return pd.read_csv(path, skip_blank_lines=False, dtype=texts, **CSV)
 
 
 def load_provenance(name: str, profile: str) -> dict[str, object]:

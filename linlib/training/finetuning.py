@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorForLanguageModeling,
     DataCollatorWithPadding,
@@ -23,10 +25,10 @@ from transformers import (
 from transformers.trainer_utils import set_seed
 from trl import RewardConfig, RewardTrainer
 
-from linlib.measure.profile import linearity_profile
+from linlib import measure  # whose files are imported when something is measured
 from linlib.models import load_classifier, load_model, load_tokenizer, position_limit
 from linlib.stats import binomial_interval
-from linlib.training.pretraining import quiet_options, train_resumably, training_options
+from linlib.training.pretraining import train_resumably, training_options
 from linlib.training.regularisers import name_loss
 from linlib.training.tasks import (
     LANGUAGE_MODEL,
@@ -54,11 +56,11 @@ def fine_tune(
     steps: int,
     batch_size: int,
     learning_rate: float,
-    warmup_share: float,
+    warmup_ratio: float,
     seed: int,
     bf16: bool = False,
-    texts_at_once: int | None = None,
-    checkpoint_every: int | None = None,
+    micro_batch_size: int | None = None,
+    checkpoint_interval: int | None = None,
 ) -> tuple[PreTrainedModel, int | None]:
     """Fine-tune all weights of a decoder, and validate it.
 
@@ -76,11 +78,12 @@ def fine_tune(
         steps: optimiser steps; rows are used again when all have been.
         batch_size: texts per step; a preference pair is two.
         learning_rate: peak of the linear schedule.
-        warmup_share: share of the steps in which the learning rate rises.
+        warmup_ratio: share of the steps in which the learning rate rises.
         seed: of the head, the order of rows, dropout and the shuffling of labels.
         bf16: mixed precision.
-        texts_at_once: texts in the memory of the device; a larger batch is accumulated.
-        checkpoint_every: steps between checkpoints; None for short runs, which begin again.
+        micro_batch_size: texts in a forward pass; gradients are accumulated up to `batch_size`.
+            None: all at once.
+        checkpoint_interval: steps between checkpoints; None for short runs, which begin again.
 
     Returns:
         The model (a classifier, a reward model or, under "language modelling", a language model),
@@ -105,12 +108,12 @@ def fine_tune(
         device,
         steps=steps,
         batch_size=_in_rows("batch_size", batch_size, texts_per_row),
-        at_once=_in_rows("texts_at_once", texts_at_once, texts_per_row),
+        micro_batch_size=_in_rows("micro_batch_size", micro_batch_size, texts_per_row),
         seed=seed,
-        save_steps=checkpoint_every,
+        save_steps=checkpoint_interval,
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=round(warmup_share * steps),
+        warmup_steps=round(warmup_ratio * steps),
         weight_decay=0.01,
         bf16=bf16,
         logging_strategy="no",
@@ -122,7 +125,7 @@ def fine_tune(
     if limit is not None and longest > limit:
         raise ValueError(
             f"a text of {longest} tokens does not fit the model, which takes at most {limit}; "
-            f"encode the task with length={limit} or less"
+            f"encode the task with seq_len={limit} or less"
         )
     outcome = train_resumably(trainer, device)
     if not np.isfinite(outcome.training_loss):
@@ -133,13 +136,12 @@ def fine_tune(
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     if training == LANGUAGE_MODEL:
         return model, None
-    at_once = 2 * (texts_at_once or batch_size)
-    return model, count_correct(model, tokenizer, validation, at_once, folder, device)
+    return model, count_correct(model, tokenizer, validation, 2 * (micro_batch_size or batch_size))
 
 
 def _tokenizer_of(base: Mapping[str, object]) -> PreTrainedTokenizerBase:
-    names = ("name_or_path", "revision", "bos_token", "pad_token")
-    tokenizer = load_tokenizer(**{name: base[name] for name in names if name in base})
+    options = {name: value for name, value in base.items() if name not in ("dtype", "device")}
+    tokenizer = load_tokenizer(**options)
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"tokenizer '{tokenizer.name_or_path}' has no pad token, and texts of unequal "
@@ -168,29 +170,25 @@ def _trainer(
 ) -> Trainer:
     source, pad = base["name_or_path"], tokenizer.pad_token_id
     place = {"revision": base.get("revision"), "device": base.get("device", "cpu")}
-    if training == LANGUAGE_MODEL:
-        model = load_model(source, **place)
-        name_loss(model)
-        collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    elif are_pairs(rows):
+    if are_pairs(rows):
         model = load_classifier(source, 1, pad, **place)
         arguments = RewardConfig(
             max_length=None, activation_checkpointing=False, disable_dropout=False, **options
         )
         return RewardTrainer(model, arguments, train_dataset=rows, processing_class=tokenizer)
+    if training == LANGUAGE_MODEL:
+        model = load_model(source, **place)
+        name_loss(model)
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     else:
         model = load_classifier(source, 2, pad, **place)
         collator = DataCollatorWithPadding(tokenizer)
     return Trainer(model, TrainingArguments(**options), collator, rows)
 
 
+@torch.no_grad()
 def count_correct(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    batch_size: int,
-    folder: Path,
-    device: str = "cpu",
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset, batch_size: int
 ) -> int:
     """Number of rows that get their own class, or of pairs whose chosen text has more reward.
 
@@ -199,20 +197,16 @@ def count_correct(
         tokenizer: with a pad token.
         rows: as `encode` returns them.
         batch_size: texts in one forward pass.
-        folder: output folder of the Trainer that predicts; nothing is written.
-        device: "cpu" or "cuda".
     """
-    arguments = TrainingArguments(
-        per_device_eval_batch_size=batch_size, **quiet_options(folder, device)
-    )
-    trainer = Trainer(model, arguments, data_collator=DataCollatorWithPadding(tokenizer))
 
-    def logits(column: str) -> np.ndarray:
-        return trainer.predict(Dataset.from_dict({"input_ids": rows[column]})).predictions
+    def logits(column: str) -> Tensor:  # (n_rows, 2), or (n_rows, 1) of a reward model
+        texts = [{"input_ids": ids} for ids in rows[column]]
+        batches = DataLoader(texts, batch_size, collate_fn=DataCollatorWithPadding(tokenizer))
+        return torch.cat([model(**batch.to(model.device)).logits.cpu() for batch in batches])
 
     if are_pairs(rows):
         return int((logits("chosen_ids") > logits("rejected_ids")).sum())
-    return int((logits("input_ids").argmax(axis=-1) == np.array(rows["labels"])).sum())
+    return int((logits("input_ids").argmax(-1) == torch.tensor(rows["labels"][:])).sum())
 
 
 # ------------------------------------------------------------------------- before and after
@@ -231,15 +225,15 @@ def measure_fine_tuning(
 
     Args:
         folder: receives what `outcome` reads.
-        base: as `fine_tune`.
-        train: as `fine_tune`.
-        validation: as `fine_tune`.
-        windows: token ids on which linearity is measured, (n_windows, length).
-        options: the other arguments of `fine_tune`.
+        base: this and the next two as `fine_tune`, whose other arguments are `options`.
+        train: training rows.
+        validation: validation rows.
+        windows: token ids on which linearity is measured, (n_windows, seq_len).
+        options: of the training.
         measuring: options of `linearity_profile`.
     """
     model, correct = fine_tune(folder / "trainer", base, train, validation, **options)
-    linearity_profile(model, windows, **measuring).to_csv(folder / LAYERS_FILE, index=False)
+    measure.linearity_profile(model, windows, **measuring).to_csv(folder / LAYERS_FILE, index=False)
     n = len(validation)
     shares = (None,) * 4
     if correct is not None:
@@ -266,7 +260,7 @@ def outcome(folder: Path) -> tuple[pd.DataFrame, dict[str, float | None]]:
 
 
 def change_of_scores(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Scores of each layer after a training, before it (`..._before`), and their difference.
+    """Scores of each layer after training, before it (`..._before`), and their difference.
 
     Args:
         before: `linearity_profile` of the model before.

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,8 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, set_seed
 
+from linlib import measure  # whose files are imported when something is measured
 from linlib.corpora.tokens import token_windows
-from linlib.measure.losses import window_losses
-from linlib.measure.profile import linearity_profile
 from linlib.models import load_tokenizer
 from linlib.store import write_atomically
 from linlib.training.regularisers import RegularisedTrainer, Regulariser, divergence
@@ -58,53 +58,39 @@ def has_fast_bf16(device: str) -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def quiet_options(folder: Path, device: str) -> dict[str, object]:
-    """Options of `TrainingArguments` that place a Trainer on a device and keep it silent."""
-    on_cpu = device == "cpu"
-    return {
-        "output_dir": str(folder),
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
-        "disable_tqdm": True,
-        "report_to": "none",
-    }
-
-
 def training_options(
     folder: Path,
     device: str,
     *,
     steps: int,
     batch_size: int,
-    at_once: int | None,
+    micro_batch_size: int | None,
     seed: int,
     save_steps: int | None,
     **options: object,
 ) -> dict[str, object]:
-    """Options of `TrainingArguments` that pretraining and fine-tuning share.
+    """Options of `TrainingArguments`, and those that pretraining and fine-tuning share.
 
-    Args:
-        folder: of the Trainer's checkpoints.
-        device: "cpu" or "cuda".
-        steps: optimiser steps.
-        batch_size: rows per step, over all processes (`torchrun`, `accelerate launch`).
-        at_once: rows of one process in memory at the same time, accumulated; None is all.
-        seed: of dropout and data order.
-        save_steps: steps between checkpoints; None saves none.
-        **options: others of `TrainingArguments`.
+    A batch counts the rows of all processes. Each has `micro_batch_size` rows in memory at the same
+    time, or its whole share if that is None; without `save_steps`, there are no checkpoints.
 
     Raises:
         ValueError: the numbers do not divide the batch.
     """
     n_processes = int(os.environ.get("WORLD_SIZE", 1))
     share = batch_size // n_processes
-    size = min(at_once or share, share)
+    size = min(micro_batch_size or share, share)
     if batch_size != n_processes * share or share % max(size, 1):
         raise ValueError(
             f"a batch of {batch_size} cannot be split over {n_processes} processes, "
-            f"{at_once or 'all'} at once; choose numbers that divide it"
+            f"{micro_batch_size or 'all'} at once; choose numbers that divide it"
         )
-    return quiet_options(folder, device) | {
+    return {
+        "output_dir": str(folder),
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device != "cpu",
+        "disable_tqdm": True,
+        "report_to": "none",
         "max_steps": steps,
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": share // size,
@@ -127,11 +113,7 @@ def train_resumably(trainer: Trainer, device: str) -> TrainOutput:
 
 
 class KeepNewest(TrainerCallback):
-    """Delete a checkpoint of the Trainer when a newer one is complete.
-
-    The Trainer's own `save_total_limit` warns of a file system without times where two checkpoints
-    are less than a second apart.
-    """
+    """Keep one checkpoint; the option `save_total_limit` warns if they are a second apart."""
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
@@ -145,14 +127,11 @@ class KeepNewest(TrainerCallback):
 
 def last_complete_checkpoint(folder: Path) -> str | None:
     """The Trainer's newest checkpoint, passing over one that a kill left incomplete."""
-    found = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())  # the last file written
-            return str(path)
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-    return None
+    complete = {}
+    for file in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/trainer_state.json"):  # written last
+        with suppress(json.JSONDecodeError):
+            complete[json.loads(file.read_text())["global_step"]] = str(file.parent)
+    return complete[max(complete)] if complete else None
 
 
 # --------------------------------------------------------------------------------- training
@@ -162,22 +141,13 @@ def tokenise(
     folder: Path,
     text: Dataset,
     tokenizer: Path,
-    length: int,
+    seq_len: int,
     n_windows: int | None = None,
     at_most: int | None = None,
 ) -> None:
-    """Write the token windows of a text to a folder; arguments and errors as `token_windows`.
-
-    Args:
-        folder: receives the file.
-        text: dataset with a column `text`.
-        tokenizer: folder of the tokenizer.
-        length: tokens per window.
-        n_windows: windows to write; None writes all, up to `at_most`.
-        at_most: number of windows to stop at.
-    """
+    """Write `token_windows` of a text and the tokenizer in a folder to a folder."""
     windows = token_windows(
-        text, load_tokenizer(tokenizer), length=length, n_windows=n_windows, at_most=at_most
+        text, load_tokenizer(tokenizer), seq_len=seq_len, n_windows=n_windows, at_most=at_most
     )
     save_file({"windows": windows.contiguous()}, folder / WINDOWS_FILE)
 
@@ -201,8 +171,8 @@ def train(
     warmup_steps: int,
     seed: int,
     regulariser: Regulariser | None = None,
-    checkpoint_every: int | None = None,
-    windows_at_once: int | None = None,
+    checkpoint_interval: int | None = None,
+    micro_batch_size: int | None = None,
     device: str = "cpu",
     bf16: bool = False,
 ) -> None:
@@ -211,7 +181,7 @@ def train(
     Args:
         folder: receives everything; an unfinished run in it is continued.
         config: the architecture, as keyword arguments of `AutoConfig.for_model`.
-        windows: folder of the training windows (`tokenise`), shuffled by the Trainer.
+        windows: folder of the training windows (`tokenise`), which the Trainer shuffles.
         tokenizer: folder of the tokenizer, which is saved beside the weights.
         steps: optimiser steps.
         batch_size: windows per step, over all processes (`torchrun`, `accelerate launch`).
@@ -219,8 +189,9 @@ def train(
         warmup_steps: steps of linear warm-up.
         seed: of initialisation and data order.
         regulariser: added to the language-model loss; None trains the plain model.
-        checkpoint_every: steps between checkpoints, in addition to the log-spaced ones.
-        windows_at_once: windows of a process in memory together; larger batches are accumulated.
+        checkpoint_interval: steps between checkpoints, in addition to the log-spaced ones.
+        micro_batch_size: windows in a forward pass of a process; gradients are accumulated up to
+            `batch_size`. None: all at once.
         device: "cpu" or "cuda".
         bf16: mixed precision.
 
@@ -236,7 +207,7 @@ def train(
         device,
         steps=steps,
         batch_size=batch_size,
-        at_once=windows_at_once,
+        micro_batch_size=micro_batch_size,
         seed=seed,
         save_steps=2 * logging_steps,  # a resumed run logs means over the same steps
         logging_steps=logging_steps,
@@ -257,7 +228,7 @@ def train(
     )
     opened = AutoTokenizer.from_pretrained(tokenizer)
     if trainer.is_world_process_zero():
-        due = set(checkpoint_steps(steps, checkpoint_every))
+        due = set(checkpoint_steps(steps, checkpoint_interval))
         trainer.add_callback(SaveCheckpoints(due, opened, folder))
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))))
     train_resumably(trainer, device)
@@ -319,7 +290,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def measure_checkpoints(run: Path, heldout: Path, device: str = "cpu") -> pd.DataFrame:
-    """Linearity profile of each checkpoint of a run in float32, for `store.cached`.
+    """`linearity_profile` of each checkpoint of a run in float32, for `store.cached`.
 
     Args:
         run: folder of the run.
@@ -327,7 +298,7 @@ def measure_checkpoints(run: Path, heldout: Path, device: str = "cpu") -> pd.Dat
         device: "cpu" or "cuda".
 
     Returns:
-        `linearity_profile`, with the columns `validation_loss` (nats per token) and `step`.
+        One profile after the other, with `validation_loss` (nats per token) and `step`.
 
     Raises:
         FloatingPointError: the states of a model are not finite, or no longer vary; the message
@@ -338,10 +309,10 @@ def measure_checkpoints(run: Path, heldout: Path, device: str = "cpu") -> pd.Dat
     for step, folder in checkpoints(run).items():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
         try:
-            profile = linearity_profile(model, windows)
+            profile = measure.linearity_profile(model, windows)
         except ValueError as error:
             raise divergence(f"the states after step {step}: {error}") from error
-        loss = window_losses(model, windows).mean().item()
+        loss = measure.window_losses(model, windows).mean().item()
         frames.append(profile.assign(validation_loss=loss, step=step))
     return pd.concat(frames, ignore_index=True)
 
@@ -354,12 +325,11 @@ def compare_at_equal_loss(training: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         training: means over layers, one row per `size`, `variant`, `seed`, `step` and `tokens`,
-            with `validation_loss` and scores.
+            with `validation_loss` (nats per token) and scores.
 
     Returns:
         One row per `pair` (named after the variant), run of the pair and `at` ("equal steps",
-        "equal loss"): `reached_at` (the step, interpolated too), `validation_loss` (nats per
-        token) and the scores.
+        "equal loss"): `reached_at` (the step, interpolated too), `validation_loss` and scores.
     """
     training = training[training["tokens"] == "all"].drop(columns="tokens")
     training = training.rename(columns={"step": "reached_at"}).sort_values("reached_at")

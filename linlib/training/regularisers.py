@@ -56,8 +56,8 @@ class Regulariser:
         """The term for one batch, a scalar in float32 or better.
 
         Args:
-            outputs: outputs of blocks 1, 2, ..., L, each (batch, length, d_model).
-            mask: 1 for tokens, 0 for padding, (batch, length); None counts every position.
+            outputs: outputs of blocks 1, 2, ..., L, each (batch, seq_len, d_model).
+            mask: 1 for tokens, 0 for padding, (batch, seq_len); None counts every position.
 
         Raises:
             ValueError: there are fewer than two blocks, so that none are adjacent.
@@ -72,7 +72,7 @@ class Regulariser:
             distances = (
                 1 - (x * y).sum(-1) / (y_norm * x_norm).clamp_min(SMALLEST_NORM)
                 for (x, x_norm), (y, y_norm) in pairwise(with_norms)
-            )  # L - 1 tensors (batch, length)
+            )  # L - 1 tensors (batch, seq_len)
         if mask is None:
             return self.weight * sum(distance.mean() for distance in distances)
         mask = mask.to(at_least)

@@ -62,7 +62,7 @@ def task_rows(
             # A pair is two texts, and a third of CB's rows is not used.
             per_text = {PREFERENCES: 1 / 2, "cb": 3 / 2}.get(task, 1)
             rows = load_task(section.source, task, split, n_texts and int(n_texts * per_text))
-            encoded, counts = encode(task, rows, tokenizer, section.length, section.drop_unusable)
+            encoded, counts = encode(task, rows, tokenizer, section.seq_len, section.drop_unusable)
             label = f"{Path(tokenizer.name_or_path).name} {task} {split}"
             counts |= {"rows": len(encoded), "sha256": store.identity(encoded)}
             store.record("task rows", label, counts)
@@ -123,7 +123,7 @@ def encode(
     name: str,
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    length: int,
+    seq_len: int,
     drop_unusable: bool = False,
 ) -> tuple[Dataset, dict[str, int]]:
     """Turn the rows of a task into token ids.
@@ -132,7 +132,7 @@ def encode(
         name: a key of `CLASSIFICATION`, or "reward_modeling".
         rows: the dataset's own columns.
         tokenizer: the model's, a fast one.
-        length: the largest number of tokens in a text.
+        seq_len: the largest number of tokens in a text.
         drop_unusable: leave out preference pairs that prefer nothing or whose answers do not fit,
             and count them, instead of raising.
 
@@ -162,7 +162,7 @@ def encode(
     used, problems, truncated = [], {}, 0
     for number, row in enumerate(rows):
         try:
-            encoded, was_cut = fit(row, tokenizer, length)
+            encoded, was_cut = fit(row, tokenizer, seq_len)
         except ValueError as error:
             problems[number] = error
             continue
@@ -187,7 +187,7 @@ def _fit_passage(
     classes: Mapping[int, int | None],
     row: Mapping[str, object],
     tokenizer: PreTrainedTokenizerBase,
-    length: int,
+    seq_len: int,
 ) -> tuple[dict[str, object] | None, bool]:
     """A row's token ids, with the end of its passage cut off if they are too many, and its class.
 
@@ -202,7 +202,7 @@ def _fit_passage(
     if label is None:
         return None, False
     tokens = tokenizer(template.format(**row), return_offsets_mapping=True, verbose=False)
-    ids, surplus = tokens["input_ids"], len(tokens["input_ids"]) - length
+    ids, surplus = tokens["input_ids"], len(tokens["input_ids"]) - seq_len
     if surplus > 0:
         before = template.partition(f"{{{passage}}}")[0].format(**row)
         first, last = len(before.rstrip()), len(before) + len(row[passage])
@@ -214,16 +214,16 @@ def _fit_passage(
         start = inside[-1] + 1 - surplus if inside else 0
         if not inside or start <= inside[0]:
             raise ValueError(
-                f"has a question of {len(ids) - len(inside)} tokens, and with at most {length} "
+                f"has a question of {len(ids) - len(inside)} tokens, and with at most {seq_len} "
                 "nothing of its passage would be left; use a model with more positions, or a "
-                "larger length"
+                "larger seq_len"
             )
         ids = ids[:start] + ids[inside[-1] + 1 :]
     return {"input_ids": ids, "labels": label}, surplus > 0
 
 
 def _fit_pair(
-    row: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, length: int
+    row: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, seq_len: int
 ) -> tuple[dict[str, list[int]], bool]:
     """Token ids of both dialogues, with their shared beginning cut off if they are too long.
 
@@ -238,15 +238,15 @@ def _fit_pair(
     chosen, rejected = (ids + end for ids in tokenizer(texts, verbose=False)["input_ids"])
     if chosen == rejected:
         raise ValueError("has the same text as chosen and rejected")
-    surplus = max(len(chosen), len(rejected)) - length
+    surplus = max(len(chosen), len(rejected)) - seq_len
     if surplus > 0:
         first = 1 if chosen[0] in tokenizer.all_special_ids else 0
         differs = (place for place, (a, b) in enumerate(zip(chosen, rejected)) if a != b)  # noqa: B905
         shared = next(differs, min(len(chosen), len(rejected)))
         if shared - first < surplus:
             raise ValueError(
-                f"has answers that do not fit: {length} tokens are allowed, and the two share "
-                f"{shared} of up to {length + surplus}"
+                f"has answers that do not fit: {seq_len} tokens are allowed, and the two share "
+                f"{shared} of up to {seq_len + surplus}"
             )
         chosen, rejected = (ids[:first] + ids[first + surplus :] for ids in (chosen, rejected))
     return {"chosen_ids": chosen, "rejected_ids": rejected}, surplus > 0

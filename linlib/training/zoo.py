@@ -43,14 +43,7 @@ SIZES = {
 
 
 def zoo_config(kind: str, zoo: object, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
-    """The small twin of an architecture, as keyword arguments of `AutoConfig.for_model`.
-
-    Args:
-        kind: a key of `NAMES`.
-        zoo: the section of a profile, with `d_model`, `n_blocks`, `n_heads` and `length`.
-        tokenizer: of the model.
-    """
-    # Without "intermediate_size", those of GPT-2 and BLOOM are four times as wide as the stream.
+    """The twin of an architecture (a key of `NAMES`), as arguments of `AutoConfig.for_model`."""
     own = {
         "gpt2": {
             "activation_function": "gelu_pytorch_tanh",  # gelu_new in one fused kernel
@@ -67,14 +60,14 @@ def zoo_config(kind: str, zoo: object, tokenizer: PreTrainedTokenizerBase) -> di
         "pythia": {"model_type": "gpt_neox", "intermediate_size": 4 * zoo.d_model},
         "llama": {"intermediate_size": 8 * zoo.d_model // 3},
     }[kind]
-    shape = _shape(tokenizer, zoo.length, zoo.d_model, zoo.n_blocks, zoo.n_heads)
+    shape = _shape(tokenizer, zoo.seq_len, zoo.d_model, zoo.n_blocks, zoo.n_heads)
     return {"model_type": kind} | shape | own
 
 
 def mistral_config(
-    size: str, tokenizer: PreTrainedTokenizerBase, length: int, initializer_range: float
+    size: str, tokenizer: PreTrainedTokenizerBase, seq_len: int, initializer_range: float
 ) -> dict[str, object]:
-    """A Mistral of a named size, as keyword arguments of `AutoConfig.for_model`.
+    """A Mistral of a size of `SIZES`, as arguments of `AutoConfig.for_model`.
 
     Raises:
         ValueError: the size is unknown.
@@ -82,7 +75,7 @@ def mistral_config(
     if size not in SIZES:
         raise ValueError(f"unknown Mistral size '{size}'; choose from {sorted(SIZES)}")
     d_model, n_blocks, n_heads = SIZES[size]
-    return _shape(tokenizer, length, d_model, n_blocks, n_heads) | {
+    return _shape(tokenizer, seq_len, d_model, n_blocks, n_heads) | {
         "model_type": "mistral",
         "intermediate_size": 4 * d_model,
         "num_key_value_heads": max(n_heads // 4, 1),
@@ -93,7 +86,7 @@ def mistral_config(
 
 
 def _shape(
-    tokenizer: PreTrainedTokenizerBase, length: int, d_model: int, n_blocks: int, n_heads: int
+    tokenizer: PreTrainedTokenizerBase, seq_len: int, d_model: int, n_blocks: int, n_heads: int
 ) -> dict[str, object]:
     """What all architectures share; configs translate these names into their own."""
     return {
@@ -101,7 +94,7 @@ def _shape(
         "num_hidden_layers": n_blocks,
         "num_attention_heads": n_heads,
         "vocab_size": len(tokenizer),
-        "max_position_embeddings": length,
+        "max_position_embeddings": seq_len,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -123,7 +116,7 @@ def training_text(
     """A tokenizer trained on a corpus and the corpus as windows, from the cache where it has them.
 
     Args:
-        section: of a profile, with `corpus`, `vocab_size` and `length`.
+        section: of a profile, with `corpus`, `vocab_size` and `seq_len`.
         at_most: training windows to stop at; None takes the whole corpus.
         heldout_windows: windows of the held-out split; None makes none.
 
@@ -132,7 +125,7 @@ def training_text(
     """
     text = text_dataset(section.corpus, split="train")
     tokenizer = store.cached(train_tokenizer, corpus=text, vocab_size=section.vocab_size)
-    common = {"tokenizer": tokenizer, "length": section.length}
+    common = {"tokenizer": tokenizer, "seq_len": section.seq_len}
     windows = store.cached(tokenise, text=text, at_most=at_most, **common)
     if heldout_windows is None:
         return {"tokenizer": tokenizer, "windows": windows}
@@ -144,21 +137,16 @@ def training_text(
 def _train_all(
     settings: object, section: object, runs: Sequence[Mapping[str, object]]
 ) -> list[Path]:
-    """Train what the store lacks of some runs, and return the folders of all.
+    """Train runs, given by the arguments of `train` that a section lacks, and return the folders.
 
     Where several processes share the work already (`torchrun`, `accelerate launch`), they train
     one run after the other, together.
-
-    Args:
-        settings: the profile.
-        section: its `zoo` or `pretraining`, for the arguments of `train` that all runs share.
-        runs: the other arguments.
     """
     place = {"device": settings.device, "bf16": has_fast_bf16(settings.device)}
     items = [options_for(train, section) | place | run for run in runs]
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [_train_together(item) for item in items]
-    return parallel.side_by_side(train, items, settings.workers, "trainings")
+    return parallel.side_by_side(train, items, settings.workers, "training runs")
 
 
 def _train_together(item: Mapping[str, object]) -> Path:
@@ -178,11 +166,7 @@ def _train_together(item: Mapping[str, object]) -> Path:
 
 
 def train_zoo(settings: object) -> dict[str, Path]:
-    """Train the zoo of a profile where the store lacks it: names in figures -> model folders.
-
-    Args:
-        settings: the profile; without a section `zoo`, the dictionary is empty.
-    """
+    """Train the zoo of a profile, if it has one: names in figures -> model folders."""
     zoo = settings.zoo
     if zoo is None:
         return {}
@@ -297,7 +281,7 @@ def _train_mistrals(
     tokenizer = load_tokenizer(text["tokenizer"])
     items = [
         {
-            "config": mistral_config(size, tokenizer, section.length, tuned["initializer_range"]),
+            "config": mistral_config(size, tokenizer, section.seq_len, tuned["initializer_range"]),
             "learning_rate": tuned["learning_rate"],
             "seed": seed,
             "regulariser": parse_variant(variant),
@@ -314,10 +298,6 @@ def _train_mistrals(
 
 def measurements(settings: object, runs: Sequence[Run]) -> list[pd.DataFrame]:
     """Measure all checkpoints of some runs on held-out windows, from the cache where it has them.
-
-    Args:
-        settings: the profile that trained them.
-        runs: what `train_variants` returned.
 
     Returns:
         One frame per run: `linearity_profile` of each checkpoint, with its `validation_loss` (nats
@@ -336,9 +316,6 @@ def tune_plain(settings: object) -> tuple[dict[str, float], pd.DataFrame]:
 
     Each pair of the profile trains the first size, at full length, from a seed that is not
     compared later; the other sizes take over its choice. Linearity plays no part.
-
-    Args:
-        settings: the profile, with a section `pretraining`.
 
     Returns:
         `learning_rate` and `initializer_range`, and the sweep: columns `size`, `learning_rate`,
@@ -363,12 +340,7 @@ def tune_plain(settings: object) -> tuple[dict[str, float], pd.DataFrame]:
 def train_variants(
     settings: object, variants: Collection[str] | None = None, sizes: Collection[str] | None = None
 ) -> list[Run]:
-    """Train the Mistrals of a profile that the store lacks, tuned as the plain one.
-
-    Args:
-        settings: the profile, with a section `pretraining`.
-        variants: names of those wanted; None is all that the profile compares.
-        sizes: names of those wanted; None is all.
+    """Train Mistrals of a profile, all or those named, tuned as the plain one.
 
     Returns:
         One run per size, variant and seed, in the order of the profile.
