@@ -102,6 +102,10 @@ pd.DataFrame(judged).T.round(1)
 #
 # The true endings of the same stories are judged as well, under the name of a model: they get the
 # scores of a perfect writer of this world.
+#
+# Continuing stories is the expensive step. Models write side by side in worker processes, and their
+# continuations are kept in the cache, so that a change of judge repeats none of it. The answers of
+# a chat model are kept as they arrive: an interrupted run asks only for those that are missing.
 
 # %%
 settings = linlib.load_profile(profile)

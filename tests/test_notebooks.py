@@ -12,20 +12,13 @@ import papermill
 import pytest
 
 from linlib import load_profile, store
+from linlib.store.results import values_of
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted((REPOSITORY / "notebooks").glob("[0-9]*.py"))
 RESULTS = sorted(path.stem for path in (REPOSITORY / "data/results/tiny").glob("*.json"))
 LONGEST_MEASUREMENT, LONGEST_CELL = 40, 15
 MACHINE = re.compile(r"/(home|root|tmp|work|Users)/")
-
-
-def leaves(value):
-    """Values without the names of settings: a name may change after a measurement, a value not."""
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return [leaf for one in inner for leaf in leaves(one)]
-    return [value]
 
 
 def code_cells(notebook):
@@ -110,7 +103,7 @@ def test_committed_results_are_complete_and_have_provenance(name):
     for file, keys in record["keys"].items():
         assert not store.load_frame(file, "tiny").duplicated(keys).any()
     for part in ("zoo", "pretraining", "finetuning", "evaluation", "pruning", "measure"):
-        now = leaves(json.loads(json.dumps(store.identity(getattr(tiny, part)))))
-        then = leaves(record["parameters"][part])
+        now = values_of(json.loads(json.dumps(store.identity(getattr(tiny, part)))))
+        then = values_of(record["parameters"][part])
         assert then == now, f"{name} was measured with other settings of {part}"
     assert not MACHINE.search(json.dumps(record))

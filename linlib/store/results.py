@@ -75,14 +75,27 @@ def result(
 
 
 def _warn_of_other_settings(name: str, settings: object) -> None:
-    """Say so where a stored result was measured with other settings than the profile's now."""
+    """Say so where a stored result was measured with other settings than the profile's now.
+
+    Values count, and not the names of settings, which another version may have changed.
+    """
     then, now = load_provenance(name, settings.name)["parameters"], identity(settings)
-    if changed := [key for key in now if key != "description" and then.get(key) != now[key]]:
+    values = {key: values_of(value) for key, value in now.items() if key != "description"}
+    if changed := [key for key in values if values_of(then.get(key)) != values[key]]:
         warnings.warn(
             f"{name} was measured with other settings: {changed} of profile '{settings.name}' have "
             "changed since; set remeasure = True to measure again",
             stacklevel=3,
         )
+
+
+def values_of(settings: object) -> list[object]:
+    """The values of nested settings in their order, without their names."""
+    if isinstance(settings, Mapping):
+        settings = list(settings.values())
+    if not isinstance(settings, list):
+        return [settings]
+    return [value for part in settings for value in values_of(part)]
 
 
 def _digest_of_source(measure: Callable) -> str | None:
