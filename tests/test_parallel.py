@@ -39,13 +39,13 @@ def test_what_is_stored_needs_no_process(home, monkeypatch):
 
 def opened_text(name):
     store.record("corpora", name, f"sha of {name}")
-    return {"threads": torch.get_num_threads(), "process": os.getpid()}
+    return {"name": name, "threads": torch.get_num_threads(), "process": os.getpid()}
 
 
 def test_one_worker_is_this_process_with_one_thread(home):
     before = torch.get_num_threads()
     (found,) = parallel.side_by_side(opened_text, [{"name": "a"}], 1)
-    assert found == {"threads": 1, "process": os.getpid()}
+    assert found == {"name": "a", "threads": 1, "process": os.getpid()}
     assert torch.get_num_threads() == before
 
 

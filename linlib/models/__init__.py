@@ -233,8 +233,10 @@ def _find(
             revision = None
         return name, options | {"revision": revision or "main", "local_files_only": not reachable}
     if record:
-        identity = store.identity(path)  # a path within the cache, or else a digest
-        store.record("models", identity if "/" in identity else path.resolve().name, identity)
+        place, home = path.resolve(), store.cache_folder().resolve()
+        inside = place.is_relative_to(home)  # then its key is part of its name
+        shown = place.relative_to(home).as_posix() if inside else place.name
+        store.record("models", shown, store.identity(path))
     if path.is_file():
         path = store.cached(convert_gguf, file=path)
     return str(path), options
