@@ -62,7 +62,8 @@ $(MEASURED): $(DONE)/%: notebooks/%.py $(PROFILE_FILE) $(CODE) $(if $(OWN_PROFIL
 	@mv $(@D)/.$* $@
 
 $(PROFILE_FILE):
-	@echo "error: there is no profile file $@"; exit 2
+	@echo "error: there is no profile file $@; PROFILE is smoke, tiny, gpu, paper or path/to/mine.yaml"
+	@exit 2
 
 # fig1, tab1, ...: each stands for the notebook of that figure or table.
 PAPER := $(filter 0% 10% 11% 12%,$(NOTEBOOKS))

@@ -181,6 +181,14 @@ def test_measurements_on_cuda_agree_with_the_cpu(windows):
     assert token_errors(model, maps, windows.cuda())[2].error.shape == (24 * 16,)
 
 
+def test_a_token_without_a_state_does_not_hide_the_others(windows):
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[windows[0, 0]] = 0  # as the row of a padding token is
+    first = stream_norms(model, windows).query("layer == 1")
+    assert first[["q25", "median", "q75"]].notna().all(axis=None)
+
+
 def test_norms_match_a_plain_computation(model, windows):
     frame = stream_norms(model, windows, batch_size=7)
     x, y = stream_of(model, windows)[1:3]

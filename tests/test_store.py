@@ -455,13 +455,28 @@ def test_frames_that_a_result_no_longer_has_are_removed(home):
 
 
 def test_a_stored_result_of_other_settings_is_returned_with_a_warning(home):
-    store.result("fig0", lambda: iter_of([{"x": 1}]), SETTINGS)
+    def measure():
+        yield {"x": 1}
+
+    store.result("fig0", measure, SETTINGS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store.result("fig0", None, SETTINGS)
+        store.result("fig0", measure, SETTINGS)
     changed = dataclasses.replace(SETTINGS, seed=7, description="other words")
     with pytest.warns(UserWarning, match=r"fig0 was measured with other settings: \['seed'\]"):
-        assert store.result("fig0", None, changed)["x"].item() == 1
+        assert store.result("fig0", measure, changed)["x"].item() == 1
+
+
+def test_a_stored_result_of_another_cell_is_returned_with_a_warning(home):
+    def measure():
+        yield {"x": 1}
+
+    def changed():
+        yield {"x": 2}
+
+    store.result("fig0", measure, SETTINGS)
+    with pytest.warns(UserWarning, match="fig0 was measured by another version of this cell; set"):
+        assert store.result("fig0", changed, SETTINGS)["x"].item() == 1
 
 
 def test_a_tokenizer_is_the_same_after_it_has_padded(tokenizer_folder):

@@ -163,6 +163,6 @@ def stream_norms(
         for tokens, group in zip(TOKEN_GROUPS, (everything, everything[:, inside]), strict=True):
             place = {"layer": layer, "depth": layer / len(layers), "tokens": tokens}
             for name, numbers in zip(QUANTITIES, group, strict=True):
-                quartiles = {k: numbers.quantile(q).item() for k, q in QUARTILES.items()}
+                quartiles = {k: numbers.nanquantile(q).item() for k, q in QUARTILES.items()}
                 rows.append(place | {"quantity": name} | quartiles | {"n_tokens": len(numbers)})
     return pd.DataFrame(rows)

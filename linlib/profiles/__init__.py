@@ -364,4 +364,4 @@ def _explain(problem: dict) -> str:
         return f"unknown key '{key}' (= {problem['input']!r}); remove it or correct its spelling"
     if problem["type"] == "missing":
         return f"key '{key}' is missing"
-    return f"key '{key}' = {problem['input']!r}: {problem['msg']}"
+    return f"key '{key}' = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"

@@ -56,7 +56,7 @@ def result(
         except FileNotFoundError:
             pass
         else:
-            _warn_of_other_settings(name, settings)
+            _warn_of_changes(name, measure, settings)
             return frame
     started = time.monotonic()
     with recording() as opened:
@@ -74,12 +74,19 @@ def result(
     return load_frame(name, settings.name)
 
 
-def _warn_of_other_settings(name: str, settings: object) -> None:
-    """Say so where a stored result was measured with other settings than the profile's now.
+def _warn_of_changes(name: str, measure: Callable, settings: object) -> None:
+    """Say so where a stored result was measured by another cell, or with other settings.
 
     Values count, and not the names of settings, which another version may have changed.
     """
-    then, now = load_provenance(name, settings.name)["parameters"], identity(settings)
+    provenance = load_provenance(name, settings.name)
+    if provenance.get("measure_sha256") not in (None, _digest_of_source(measure)):
+        warnings.warn(
+            f"{name} was measured by another version of this cell; set remeasure = True to measure "
+            "again",
+            stacklevel=3,
+        )
+    then, now = provenance["parameters"], identity(settings)
     values = {key: values_of(value) for key, value in now.items() if key != "description"}
     if changed := [key for key in values if values_of(then.get(key)) != values[key]]:
         warnings.warn(
@@ -101,7 +108,7 @@ def values_of(settings: object) -> list[object]:
 def _digest_of_source(measure: Callable) -> str | None:
     try:
         return sha256(inspect.getsource(measure).encode())[:16]
-    except OSError:  # typed at a prompt
+    except (OSError, TypeError):  # typed at a prompt, or no function
         return None
 
 
