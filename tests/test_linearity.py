@@ -31,11 +31,12 @@ def block_states(n=2000, d=32, seed=0):
 
 
 def adversarial_states(seed, rotated, n=16384, d=256):
-    """Condition 1e4, and one dimension at 3000x on every 256th token."""
+    """Condition 1e4, a mean of 50, and one dimension at 3000x on every 256th token."""
     x = gaussian(n, d, seed, torch.float64) * torch.logspace(0, -4, d, dtype=torch.float64)
     if rotated:
         x = x @ torch.linalg.qr(gaussian(d, d, seed + 1, torch.float64))[0]
     x[::256, 7] += 3000 * x.std()
+    x[:, 5] += 50
     weight = gaussian(d, d, seed + 2, torch.float64) / d**0.5
     noise = x.std() * gaussian(n, d, seed + 3, torch.float64)
     return x.float(), (0.05 * (x @ weight) + 0.1 * torch.tanh(x @ weight) + 0.02 * noise).float()
@@ -215,7 +216,7 @@ def test_heldout_score_equals_a_plain_cross_validation():
     assert moments.heldout_no_residual() == pytest.approx(
         (1 - error / contribution).item(), abs=1e-5
     )
-    assert len(moments.heldout_scores()) == 4
+    assert len(moments.heldout_terms()) == 4
 
 
 def test_heldout_score_of_noise_is_not_positive_and_adjusted_is_near_zero():
@@ -229,12 +230,62 @@ def test_heldout_score_of_noise_is_not_positive_and_adjusted_is_near_zero():
 def test_ladder_climbs_and_matches_closed_forms():
     x = gaussian(3000, 24)
     rotation = torch.linalg.qr(gaussian(24, 24, 1))[0]
-    ladder = moments_of(x, 2 * x @ rotation - x).ladder()
-    assert ladder["orthogonal"] == pytest.approx(1, abs=1e-5)
-    assert ladder["scaled_identity"] < 0.2
-    assert moments_of(x, 0.5 * x).ladder()["scaled_identity"] == pytest.approx(1, abs=1e-6)
-    steps = list(moments_of(*block_states()).ladder().values())
+    turned = moments_of(x, 2 * x @ rotation - x)
+    assert turned.orthogonal_score() == pytest.approx(1, abs=1e-5)
+    assert turned.scaled_identity_score() < 0.2
+    assert moments_of(x, 0.5 * x).scaled_identity_score() == pytest.approx(1, abs=1e-6)
+    moments = moments_of(*block_states())
+    steps = [moments.identity_score(), moments.scaled_identity_score()]
+    steps += [moments.orthogonal_score(), moments.linearity_score()]
     assert steps == sorted(steps)
+
+
+def test_the_effective_number_of_tokens_is_that_of_equal_and_of_few_energies():
+    signs = torch.tensor([1.0, -1.0]).repeat(200)[:, None] * torch.ones(4)
+    equal = moments_of(signs, signs * torch.tensor([2.0, 1.0, -1.0, 3.0]), batch=400)
+    assert equal.n_eff() == pytest.approx(400) and equal.n_eff_no_residual() == pytest.approx(400)
+    x, delta = gaussian(4000, 16), gaussian(4000, 16, 1)
+    x[::400] *= 1000
+    spiked, y = moments_of(x, delta, batch=4000), x + delta
+    squared = (y - y.mean(0)).square().sum(1).double()
+    expected = (squared.sum() ** 2 / squared.square().sum()).item()
+    assert spiked.n_eff() == pytest.approx(expected, rel=1e-3) and expected < 10
+    assert spiked.n_eff_no_residual() > 3000
+    halves = [moments_of(x[part::2], delta[part::2]) for part in range(2)]
+    assert (halves[0] + halves[1]).n_eff() == pytest.approx(expected, rel=0.01)
+
+
+# ---------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("batch", [4096, 64])
+def test_adversarial_states_are_multiplied_in_float64(seed, batch):
+    x, delta = adversarial_states(seed, rotated=True, n=4096, d=64)
+    moments = moments_of(x, delta, batch=batch)
+    expected = [svd_score(x, x.double() + delta.double()), svd_score(x, delta)]
+    scores = [moments.linearity_score(), moments.linearity_no_residual()]
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert moments._sums.precise == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_float32_products_alone_would_be_wrong_on_them(seed, monkeypatch):
+    monkeypatch.setattr("linlib.linearity.sums.TOLERANCE", float("inf"))
+    x, delta = adversarial_states(seed, rotated=True, n=4096, d=64)
+    moments = moments_of(x, delta, batch=4096)
+    assert abs(moments.linearity_no_residual() - svd_score(x, delta)) > 2e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_states_of_moderate_condition_stay_in_float32_and_agree(scale):
+    x = gaussian(6000, 64) * torch.logspace(0, -2, 64) * scale
+    delta = 0.3 * torch.tanh(x @ gaussian(64, 64, 1)) + 0.1 * gaussian(6000, 64, 2)
+    moments = moments_of(x, delta, batch=2000)
+    scores = [moments.linearity_score(), moments.linearity_no_residual()]
+    assert moments._sums.precise == 0
+    expected = [svd_score(x, x.double() + delta.double()), svd_score(x, delta)]
+    assert scores == pytest.approx(expected, abs=1e-6)
 
 
 def test_maps_are_the_least_squares_ones_and_keep_their_bias():

@@ -6,9 +6,8 @@ import pytest
 import torch
 from datasets import Dataset
 from test_models import tiny_model
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from linlib.linearity import linearity_score
+from linlib.linearity import BlockMoments, fit_linear_map, linearity_score
 from linlib.measure import (
     StreamMoments,
     TokenErrors,
@@ -18,7 +17,6 @@ from linlib.measure import (
     error_statistics,
     layer_passes,
     linearity_profile,
-    losses,
     perplexity,
     profile_of_moments,
     stream_norms,
@@ -28,6 +26,7 @@ from linlib.measure import (
     worst_tokens,
 )
 from linlib.models import final_states, load_tokenizer, residual_stream
+from linlib.stats import score_interval
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +48,75 @@ def at(frame, layer, tokens="all"):
     return frame.query("layer == @layer and tokens == @tokens").iloc[0]
 
 
-def test_profile_equals_the_scores_of_the_collected_states(model, windows):
-    frame = linearity_profile(model, windows, batch_size=5)
-    stream = stream_of(model, windows)
+@pytest.fixture(scope="module")
+def model_with_sinks():
+    """A model in which the token 7 has a massive state, from the embedding on."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] *= 300
+    return model
+
+
+def usual_tokens(x, y, first):
+    """Tokens whose norms are at most 10 times the medians of the `first` windows, by the rule."""
+    x, y = x.norm(dim=-1), y.norm(dim=-1)
+    return (x <= 10 * x[:first].median()) & (y <= 10 * y[:first].median())
+
+
+def test_profile_equals_the_scores_of_the_collected_states(model_with_sinks, windows):
+    frame = linearity_profile(model_with_sinks, windows, batch_size=5)
+    stream = stream_of(model_with_sinks, windows)
+    n_sinks = (windows == 7).sum().item()
+    assert n_sinks > 2
     for layer in (1, 2, 3):
         x, y = stream[layer - 1], stream[layer]
-        for tokens, start in (("all", 0), ("no first position", 1)):
-            a, b = x[:, start:].flatten(0, 1), y[:, start:].flatten(0, 1)
+        usual = usual_tokens(x, y, first=5)
+        assert (~usual).sum() == n_sinks
+        for tokens, members in (("all", torch.ones_like(usual)), ("no massive", usual)):
+            a, b = x[members], y[members]
             row = at(frame, layer, tokens)
             assert row["linearity_score"] == pytest.approx(linearity_score(a, b), abs=1e-6)
             assert row["linearity_no_residual"] == pytest.approx(
                 linearity_score(a, b - a), abs=1e-6
             )
-            assert row["n_tokens"] == len(a)
+            assert row["n_tokens"] == len(a) and row["n_massive"] == n_sinks
+            squared = (b - y[usual].mean(0)).square().sum(1)
+            expected = (squared.sum() ** 2 / squared.square().sum()).item()
+            assert row["n_eff"] == pytest.approx(expected, rel=0.1)
+            assert row["dominated"] == (tokens == "all") and (row["n_eff"] < 32) == (
+                tokens == "all"
+            )
+
+
+def test_energy_weights_are_those_of_weighted_least_squares(model_with_sinks, windows):
+    frame = linearity_profile(model_with_sinks, windows, batch_size=5, weights="energy", n_folds=1)
+    x, y = (s.flatten(0, 1).double() for s in stream_of(model_with_sinks, windows)[1:3])
+    weight = 1 / (x.square().sum(1) + (y - x).square().sum(1))
+    x, y = (part - weight @ part / weight.sum() for part in (x, y))
+    x, y = (weight.sqrt()[:, None] * part for part in (x, y))
+    error = (x @ torch.linalg.lstsq(x, y).solution - y).square().sum()
+    expected = 1 - error / y.square().sum()
+    assert at(frame, 2)["linearity_score"] == pytest.approx(expected.item(), abs=1e-6)
+    assert at(frame, 2)["n_eff"] > 5 * at(linearity_profile(model_with_sinks, windows), 2)["n_eff"]
+
+
+def test_folds_of_whole_documents_give_their_held_out_score(model, windows):
+    documents = torch.arange(windows.numel()).view(windows.shape) // 50  # they cross windows
+    frame = linearity_profile(model, windows, documents=documents, n_folds=3, batch_size=5)
+    stream = [states.flatten(0, 1).double() for states in stream_of(model, windows)[1:3]]
+    # The middle of the 8th document, which has 34 tokens, and those of the others decide.
+    fold = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])[documents.flatten()]
+    errors, totals = [], []
+    for k in range(3):
+        (x, y), (a, b) = ([s[fold != k] for s in stream], [s[fold == k] for s in stream])
+        fitted = fit_linear_map(x, y)
+        errors.append((fitted(a) - b).square().sum().item())
+        totals.append((b - y.mean(0)).square().sum().item())
+    row = at(frame, 2)
+    assert row["heldout_score"] == pytest.approx(1 - sum(errors) / sum(totals), abs=1e-5)
+    assert [row["heldout_score_low"], row["heldout_score_high"]] == pytest.approx(
+        score_interval(errors, totals)[1:], abs=1e-5
+    )
 
 
 def test_profile_has_the_promised_columns(model, windows):
@@ -69,8 +124,10 @@ def test_profile_has_the_promised_columns(model, windows):
     promised = {
         "layer", "depth", "linearity_score", "linearity_no_residual", "null_score",
         "heldout_score", "heldout_no_residual", "identity_score", "tokens", "n_tokens", "d_model",
+        "n_massive", "n_eff", "n_eff_no_residual", "dominated", "dominated_no_residual",
     }  # fmt: skip
-    assert promised <= set(frame.columns)
+    assert promised <= set(frame.columns) and "orthogonal_score" not in frame.columns
+    frame = linearity_profile(model, windows, orthogonal=True)
     assert frame["depth"].max() == 1 and len(frame) == 6
     assert (frame["heldout_no_residual_low"] <= frame["heldout_no_residual_high"]).all()
     ladder = ["identity_score", "scaled_identity_score", "orthogonal_score", "linearity_score"]
@@ -81,19 +138,24 @@ def test_profile_has_the_promised_columns(model, windows):
 def test_profile_does_not_depend_on_batch_size_and_repeats_exactly(model, windows):
     first = linearity_profile(model, windows, batch_size=24)
     pd.testing.assert_frame_equal(first, linearity_profile(model, windows, batch_size=24))
-    pd.testing.assert_frame_equal(first, linearity_profile(model, windows, batch_size=1), rtol=1e-5)
+    each = linearity_profile(model, windows, batch_size=1)
+    n_eff = ["n_eff", "n_eff_no_residual"]  # distances are from the mean of the first batch
+    pd.testing.assert_frame_equal(first.drop(columns=n_eff), each.drop(columns=n_eff), rtol=1e-5)
+    pd.testing.assert_frame_equal(first[n_eff], each[n_eff], rtol=0.2)
 
 
-def test_padding_never_enters_and_the_first_token_is_the_first_real_one(model, windows):
-    plain = linearity_profile(model, windows, n_folds=2)
+@pytest.mark.parametrize("weights", [None, "energy"])
+def test_padding_never_enters(model_with_sinks, windows, weights):
+    model, options = model_with_sinks, {"n_folds": 2, "weights": weights}
+    plain = linearity_profile(model, windows, **options)
     padding = torch.zeros(24, 4, dtype=torch.long)
     right = torch.cat([windows, padding], dim=1)
     mask = torch.cat([torch.ones_like(windows), padding], dim=1)
     pd.testing.assert_frame_equal(
-        plain, linearity_profile(model, right, mask, n_folds=2), rtol=1e-4
+        plain, linearity_profile(model, right, mask, **options), rtol=1e-4
     )
     left = torch.cat([padding, windows], dim=1)  # rotary positions are relative
-    shifted = linearity_profile(model, left, mask.flip(1), n_folds=2)
+    shifted = linearity_profile(model, left, mask.flip(1), **options)
     pd.testing.assert_frame_equal(plain, shifted, rtol=1e-3)
 
 
@@ -134,12 +196,13 @@ def test_layers_are_chosen_at_equal_distances(model):
     assert choose_layers(model, at_most=8) == [1, 2, 3]
 
 
-def test_moments_survive_a_folder(tmp_path, model, windows):
-    moments = collect_moments(model, windows)
+def test_moments_survive_a_folder(tmp_path, model_with_sinks, windows):
+    moments = collect_moments(model_with_sinks, windows)
     moments.save(tmp_path)
     loaded = StreamMoments.load(tmp_path)
-    assert list(loaded.rest) == [1, 2, 3] and loaded.n_blocks == 3
-    assert loaded.group(2).heldout_score() == moments.group(2).heldout_score()
+    assert loaded.layers == [1, 2, 3] and loaded.n_blocks == 3
+    pd.testing.assert_frame_equal(profile_of_moments(loaded), profile_of_moments(moments))
+    torch.testing.assert_close(loaded.limits[2], moments.limits[2])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -162,11 +225,14 @@ def test_left_padding_does_not_move_positions(name, windows):
     pd.testing.assert_frame_equal(plain, padded, rtol=1e-3)
 
 
-def test_a_batch_may_hold_no_token_of_some_group(model, windows):
+def test_a_batch_may_hold_massive_tokens_alone(model_with_sinks, windows):
     mask = torch.ones_like(windows)
-    mask[0, 1:] = 0  # the first window holds one token, so nothing but a first position
-    frame = linearity_profile(model, windows, mask, batch_size=1, n_folds=2)
-    assert at(frame, 1, "no first position")["n_tokens"] == 23 * 15
+    sink = (windows == 7).any(1).nonzero()[-1].item()
+    mask[sink] = windows[sink] == 7  # this window holds nothing but massive tokens
+    assert sink > 0
+    frame = linearity_profile(model_with_sinks, windows, mask, batch_size=1, n_folds=2)
+    row = at(frame, 1, "no massive")
+    assert row["n_tokens"] == mask.sum() - row["n_massive"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -189,22 +255,25 @@ def test_a_token_without_a_state_does_not_hide_the_others(windows):
     assert first[["q25", "median", "q75"]].notna().all(axis=None)
 
 
-def test_norms_match_a_plain_computation(model, windows):
-    frame = stream_norms(model, windows, batch_size=7)
-    x, y = stream_of(model, windows)[1:3]
+def test_norms_match_a_plain_computation(model_with_sinks, windows):
+    frame = stream_norms(model_with_sinks, windows, batch_size=7)
+    x, y = stream_of(model_with_sinks, windows)[1:3]
+    usual = usual_tokens(x, y, first=7)
+    assert not usual.all()
     expected = {
         "stream_norm": x.norm(dim=-1),
         "delta_norm": (y - x).norm(dim=-1),
-        "ratio": (y - x).norm(dim=-1) / x.norm(dim=-1),
+        "output_norm": y.norm(dim=-1),
+        "ratio": (y - x).norm(dim=-1) / y.norm(dim=-1),
         "cosine": torch.cosine_similarity(x, y, dim=-1),
     }
     for quantity, values in expected.items():
         row = at(frame[frame["quantity"] == quantity], 2)
         assert row["median"] == pytest.approx(np.median(values), rel=1e-4)
         assert row["q25"] <= row["median"] <= row["q75"]
-        inside = at(frame[frame["quantity"] == quantity], 2, "no first position")
-        assert inside["median"] == pytest.approx(np.median(values[:, 1:]), rel=1e-4)
-        assert inside["n_tokens"] == 24 * 15
+        inside = at(frame[frame["quantity"] == quantity], 2, "no massive")
+        assert inside["median"] == pytest.approx(np.median(values[usual]), rel=1e-4)
+        assert inside["n_tokens"] == usual.sum()
 
 
 def test_token_errors_are_those_of_the_map(model, windows):
@@ -215,8 +284,11 @@ def test_token_errors_are_those_of_the_map(model, windows):
     expected = (linear_map(x) - y).norm(dim=-1).flatten()
     np.testing.assert_allclose(errors.error, expected, rtol=1e-3)
     assert errors.place[17].tolist() == [1, 1]
-    rest = token_errors(model, {2: linear_map}, other, skip_first=True)[2]
-    inside = errors.place[:, 1] > 0
+    norms = x.norm(dim=-1), y.norm(dim=-1)
+    limits = torch.tensor([norms[0].median(), norms[1].max() + 1])
+    rest = token_errors(model, {2: linear_map}, other, limits={2: limits})[2]
+    inside = (norms[0] <= limits[0]).flatten().numpy()
+    assert 0 < inside.sum() < len(inside)
     np.testing.assert_array_equal(rest.place, errors.place[inside])
     np.testing.assert_allclose(rest.error, errors.error[inside], rtol=1e-6)
 
@@ -225,7 +297,7 @@ def test_the_gaussian_null_has_the_spread_of_the_residuals():
     model = tiny_model("gpt2")
     windows = torch.randint(3, 64, (200, 16), generator=torch.Generator().manual_seed(6))
     maps = {2: collect_moments(model, windows).group(2).linear_map()}
-    errors, again = (token_errors(model, maps, windows, skip_first=True)[2] for _ in range(2))
+    errors, again = (token_errors(model, maps, windows)[2] for _ in range(2))
     np.testing.assert_array_equal(errors.gaussian, again.gaussian)
     rms = [np.sqrt((part**2).mean()) for part in (errors.error, errors.gaussian)]
     assert rms[1] == pytest.approx(rms[0], rel=0.05)
@@ -282,79 +354,34 @@ def test_worst_tokens_are_named_with_the_text_before_them(model, windows, tokeni
     assert frame["error"].is_monotonic_decreasing
 
 
-# ---------------------------------------------------------------- losses
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "bloom", "gemma2", "gemma3_text"])
-def test_window_losses_are_those_of_transformers(name, windows):
-    """Gemma 2 caps its logits after the head."""
-    model = tiny_model(name)
-    mask = torch.ones_like(windows)
-    mask[3, 9:] = 0
-    mask[7, 2:] = 0
-    result = window_losses(model, windows, mask, batch_size=7)
-    labels = windows.masked_fill(mask == 0, -100)
-    for window in range(len(windows)):
-        kept = slice(0, int(mask[window].sum()))
-        one = windows[window : window + 1, kept]
-        with torch.no_grad():
-            expected = model(input_ids=one, labels=labels[window : window + 1, kept]).loss
-        assert result[window].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert result.dtype == torch.float64
-
-
-def logits_of_passes(model, *arguments, **options):
-    """The losses of windows, and the number of logits in each forward pass."""
-    sizes = []
-    hook = model.register_forward_hook(lambda *call: sizes.append(call[-1].logits.numel()))
-    try:
-        return window_losses(model, *arguments, **options), sizes
-    finally:
-        hook.remove()
-
-
-def test_a_large_vocabulary_goes_through_the_model_in_smaller_batches(model, windows, monkeypatch):
-    whole, sizes = logits_of_passes(model, windows)
-    per_window = 16 * 64
-    assert sizes == [24 * per_window]
-    monkeypatch.setattr(losses, "MOST_LOGITS", 5 * per_window + 1)
-    parts, sizes = logits_of_passes(model, windows)
-    assert sizes == [5 * per_window] * 4 + [4 * per_window]
-    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
-    monkeypatch.setattr(losses, "MOST_LOGITS", per_window - 1)
-    _, sizes = logits_of_passes(model, windows)
-    assert sizes == [per_window] * 24  # one window at least
-    monkeypatch.setattr(losses, "MOST_LOGITS", 10**9)
-    _, sizes = logits_of_passes(model, windows, batch_size=10)
-    assert sizes == [10 * per_window, 10 * per_window, 4 * per_window]
-
-
-def test_the_logits_of_a_vocabulary_as_large_as_gemmas_stay_below_256_mib():
-    size = {"n_embd": 4, "n_layer": 1, "n_head": 1, "vocab_size": 262_144, "n_positions": 64}
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **size)).eval()
-    windows = torch.arange(10 * 64).view(10, 64)
-    result, sizes = logits_of_passes(model, windows)
-    assert 4 * max(sizes) == 2**28 and len(sizes) == 3
-    assert result.tolist() == pytest.approx([np.log(262_144)] * 10, abs=0.05)
-
-
-def test_perplexity_is_the_exponential_of_the_mean_loss_and_of_its_interval(model, windows):
-    each = window_losses(model, windows).numpy()
-    half = 2.0687 * each.std(ddof=1) / np.sqrt(24)  # t, 23 degrees of freedom, 97.5%
-    expected = {
-        "perplexity": np.exp(each.mean()),
-        "low": np.exp(each.mean() - half),
-        "high": np.exp(each.mean() + half),
-        "loss": each.mean(),
-    }
-    assert perplexity(model, windows, batch_size=5) == pytest.approx(expected, rel=1e-4)
-    single = perplexity(model, windows[:1])
-    assert single["loss"] == pytest.approx(each[0], rel=1e-5)
-    assert np.isnan(single["low"]) and np.isnan(single["high"])
-
-
 # ---------------------------------------------------------------- bad input
+
+
+def test_a_group_without_tokens_or_with_too_few_names_layer_and_group(windows):
+    model = tiny_model("llama")
+    with torch.no_grad():  # all but the first window are massive from the embedding on
+        model.model.embed_tokens.weight[:, :] = torch.randn(64, 32)
+        model.model.embed_tokens.weight[8:] *= 1000
+    small = torch.randint(3, 8, (1, 16), generator=torch.Generator().manual_seed(1))
+    large = torch.randint(8, 64, (24, 16), generator=torch.Generator().manual_seed(2))
+    text = torch.cat([small, large])
+    message = "layer 1, tokens 'no massive': 16 tokens cannot test the linearity of a 32"
+    with pytest.raises(ValueError, match=message):
+        linearity_profile(model, text, batch_size=1, n_folds=1)
+    moments = collect_moments(model, text, batch_size=1, n_folds=1)
+    moments.usual[1] = BlockMoments(32)
+    message = "layer 1: all 384 tokens are massive.*none is left.*larger batch_size"
+    with pytest.raises(ValueError, match=message):
+        moments.group(1, "no massive")
+    with pytest.raises(ValueError, match="unknown token group 'some'"):
+        moments.group(1, "some")
+
+
+def test_unknown_weights_and_documents_of_another_shape_are_refused(model, windows):
+    with pytest.raises(ValueError, match="unknown weights 'norm'; choose from None and 'energy'"):
+        linearity_profile(model, windows, weights="norm")
+    with pytest.raises(ValueError, match=r"documents \(24,\) must have the shape of input_ids"):
+        linearity_profile(model, windows, documents=torch.arange(24))
 
 
 def test_too_few_tokens_name_the_layer(model):
@@ -387,7 +414,7 @@ def test_states_without_variance_name_the_layer(windows):
         (lambda ids, mask: (ids, mask * 0), "window 0 holds no token"),
         (lambda ids, mask: (ids + 64, mask), "not all in the model's vocabulary of 64"),
         (lambda ids, mask: (ids.repeat(1, 5), None), "windows of 80 tokens .* at most 64"),
-        (lambda ids, mask: (ids[:2], mask[:2]), "2 windows cannot fill 4 folds"),
+        (lambda ids, mask: (ids[:2], mask[:2]), "2 documents cannot fill 4 folds"),
     ],
 )
 def test_windows_are_checked(model, windows, change, message):
@@ -419,17 +446,6 @@ def test_text_in_the_place_of_windows_is_refused(model, function, windows_given,
     message = rf"must be a tensor of token ids, .* got {named}; .* linlib\.token_windows\("
     with pytest.raises(TypeError, match=message):
         function(model, windows_given)
-
-
-def test_a_loss_needs_a_window_of_two_tokens(model, windows):
-    with pytest.raises(ValueError, match="there are no windows, so there is no loss"):
-        window_losses(model, windows[:0])
-    mask = torch.ones_like(windows)
-    mask[5, 1:] = 0
-    with pytest.raises(ValueError, match="window 5 holds one token"):
-        window_losses(model, windows, mask)
-    with pytest.raises(ValueError, match="window 0 holds one token"):
-        perplexity(model, windows[:, :1])
 
 
 def test_layers_and_groups_are_checked(model, windows):

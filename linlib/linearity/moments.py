@@ -34,14 +34,18 @@ class BlockMoments:
         self._sums: Sums | None = None
 
     @torch.no_grad()
-    def update(self, x: Tensor, delta: Tensor, fold: int = 0) -> None:
+    def update(
+        self, x: Tensor, delta: Tensor, fold: int = 0, weights: Tensor | None = None
+    ) -> None:
         """Add tokens; the moments live on x's device.
 
         Args:
             x: what enters the block, shape (..., d_model), any float dtype. Products are
-                float32, or float64 if the states are.
+                float32, or float64 where the states are or where the scores need it.
             delta: what the block adds to it, same shape.
             fold: the token group that these tokens belong to.
+            weights: by how much each token counts, shape (...), not negative; a token of weight 0
+                is left out. None: all tokens count once.
 
         Raises:
             ValueError: shapes disagree, the fold does not exist, or a value is NaN or infinite
@@ -57,10 +61,17 @@ class BlockMoments:
         if x.numel() == 0:
             return
         require_finite(x, delta)
-        self._sums = self._sums or Sums.zeros(first_shift(x, delta), self.n_folds)
+        self._sums = self._sums or Sums.zeros(first_shift(x, delta, weights), self.n_folds)
         for derived in ("_centred", "_heldout_terms"):
             self.__dict__.pop(derived, None)
-        self._sums.add(x, delta, fold)
+        self._sums.add(x, delta, fold, weights)
+
+    def empty_like(self) -> BlockMoments:
+        """Moments without tokens, whose `n_eff` will count distances from the same point."""
+        result = BlockMoments(self.d_model, self.n_folds)
+        if self._sums is not None:
+            result._sums = Sums.zeros(self._sums.shift, self.n_folds)
+        return result
 
     def __add__(self, other: BlockMoments) -> BlockMoments:
         """Moments of the union of two disjoint token sets."""
@@ -128,6 +139,24 @@ class BlockMoments:
         require_tokens(self.n_tokens, self.d_model)
         return self.d_model / (self.n_tokens - 1)
 
+    def n_eff(self) -> float:
+        """Effective number of tokens of the linearity score, (sum r^2)^2 / sum r^4.
+
+        r is the distance of a token's output y from the mean of the first batch. Where the number
+        is below d_model, a map can fit the few tokens that hold most of the variance exactly,
+        whatever the block does.
+        """
+        return self._effective(0)
+
+    def n_eff_no_residual(self) -> float:
+        """The same of the score without residual, with the distances of the contribution delta."""
+        return self._effective(1)
+
+    def _effective(self, k: int) -> float:
+        require_tokens(self.n_tokens, self.d_model)
+        energy, squared = self._sums.spread[k].tolist()
+        return energy**2 / squared if squared > 0 else 0.0
+
     def adjusted_score(self) -> float:
         """Linearity score corrected for the d parameters per output: noise scores 0."""
         n = self.n_tokens
@@ -136,33 +165,34 @@ class BlockMoments:
             raise ValueError(f"the adjusted score needs n_tokens > {self.d_model + 1}, got {n}")
         return 1 - (1 - score) * (n - 1) / (n - 1 - self.d_model)
 
-    def ladder(self) -> dict[str, float]:
-        """Scores of ever richer maps from x to y, up to the full linear map.
+    def scaled_identity_score(self) -> float:
+        """Score of the best multiple of the input, between those of the identity and of any map."""
+        c = self._centred
+        trace = c.stream_energy + c.xd.trace().item()
+        return trace**2 / (c.stream_energy * c.positive_output_energy())
+
+    def orthogonal_score(self) -> float:
+        """Score of the best rotation with a free scale, (||X'Y||_* / (||X|| ||Y||))^2.
+
+        This is the true orthogonal Procrustes value. It needs singular values, and so more time
+        than all the others together.
+        """
+        c = self._centred
+        nuclear = torch.linalg.svdvals(c.xx + c.xd).sum().item()
+        return nuclear**2 / (c.stream_energy * c.positive_output_energy())
+
+    def heldout_terms(self) -> list[tuple[float, float, float]]:
+        """Predict each fold with the map fitted on all the others.
 
         Returns:
-            `identity` <= `scaled_identity` <= `orthogonal` <= `linear`. Orthogonal is the true
-            Procrustes value with a free scale, (||X'Y||_* / (||X|| ||Y||))^2.
-        """
-        linear, c = self.linearity_score(), self._centred
-        xy = c.xx + c.xd
-        energies = c.stream_energy * c.output_energy
-        return {
-            "identity": self.identity_score(),
-            "scaled_identity": xy.trace().item() ** 2 / energies,
-            "orthogonal": torch.linalg.svdvals(xy).sum().item() ** 2 / energies,
-            "linear": linear,
-        }
-
-    def heldout_scores(self) -> list[tuple[float, float]]:
-        """(with, without residual) score on each fold of the map fitted on all the others.
-
-        The variance is taken about the training mean, so a map that is worse than a constant scores
-        below 0.
+            Per fold that holds tokens, three sums of squares over its tokens: the error of the map,
+            and the variance of y and that of delta. These are taken about the means of the other
+            folds, so a map that is worse than a constant scores below 0.
 
         Raises:
             ValueError: fewer than two folds hold tokens, or the others are too few to fit on.
         """
-        return [(1 - error / out, 1 - error / delta) for error, out, delta in self._heldout_terms]
+        return self._heldout_terms
 
     def heldout_score(self) -> float:
         """Held-out linearity score with residual, pooled over folds."""
@@ -189,7 +219,7 @@ class BlockMoments:
             raise ValueError(f"ridge = {ridge} is negative; 0 is least squares")
         require_tokens(self.n_tokens, self.d_model)
         origin = torch.zeros_like(self._sums.shift)
-        c = self._centred if intercept else Centred.of(self._sums, about=origin)
+        c = self._centred if intercept else Centred.of(self._sums, origin)
         weight, (mean_x, mean_delta) = c.weight(ridge), c.mean.chunk(2)
         return LinearMap(weight, mean_delta - mean_x @ weight)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,7 +20,8 @@ from linlib.models.decoders import (
     watch_blocks,
 )
 
-TOKEN_GROUPS = ("all", "no first position")
+TOKEN_GROUPS = ("all", "no massive")
+MASSIVE = 10  # times the median norm
 
 
 def check_windows(
@@ -65,9 +67,43 @@ def check_windows(
     return mask
 
 
-def first_positions(mask: Tensor) -> Tensor:
-    """Mark the first token of each window, (n_windows, seq_len)."""
-    return mask & (mask.cumsum(1) == 1)
+def norm_limits(x: Tensor, y: Tensor) -> Tensor:
+    """The largest norms of input and output that are not massive: 10 times their medians, (2,).
+
+    `x` and `y` are the norms ||x|| and ||y|| of a block's tokens, (n_tokens,).
+    """
+    return MASSIVE * torch.stack([x.float().median(), y.float().median()])
+
+
+def is_massive(x: Tensor, y: Tensor, limits: Tensor) -> Tensor:
+    """Whether ||x|| or ||y||, (...), exceeds its limit, (2,): a mask, (...)."""
+    limit_x, limit_y = limits.to(x.device)
+    return (x > limit_x) | (y > limit_y)
+
+
+def token_norms(states: Tensor) -> Tensor:
+    """Norms of states, (..., d_model), in float32 at least: (...)."""
+    dtype = torch.promote_types(states.dtype, torch.float32)
+    return torch.linalg.vector_norm(states, dim=-1, dtype=dtype)
+
+
+def document_folds(documents: Tensor, n_folds: int) -> Tensor:
+    """Fold of each token, (n_windows, seq_len): whole documents, in order, of about equal size.
+
+    Args:
+        documents: the document of each token, (n_windows, seq_len), in ascending order.
+        n_folds: number of folds; documents that are longer than a fold can leave some empty.
+
+    Raises:
+        ValueError: fewer documents than folds.
+    """
+    _, number, sizes = documents.unique(return_inverse=True, return_counts=True)
+    if len(sizes) < n_folds:
+        raise ValueError(
+            f"{len(sizes)} documents cannot fill {n_folds} folds; give more text, or n_folds=1"
+        )
+    middles = sizes.cumsum(0) - sizes / 2
+    return (middles * n_folds / sizes.sum()).long()[number]
 
 
 def choose_layers(
@@ -88,12 +124,19 @@ def choose_layers(
     return chosen if at_most is None else chosen[:: -(-len(chosen) // at_most)]
 
 
-def contiguous_batches(n_windows: int, batch_size: int, n_folds: int = 1) -> Iterator[slice]:
-    """Batches of adjacent windows, none of which crosses the border between two folds."""
-    borders = [n_windows * fold // n_folds for fold in range(n_folds + 1)]
-    for start, stop in zip(borders, borders[1:], strict=False):
-        for first in range(start, stop, batch_size):
-            yield slice(first, min(first + batch_size, stop))
+def contiguous_batches(n_windows: int, batch_size: int, start: int = 0) -> Iterator[slice]:
+    """Batches of adjacent windows, from `start` on."""
+    for first in range(start, n_windows, batch_size):
+        yield slice(first, min(first + batch_size, n_windows))
+
+
+def batches_of_folds(folds: Tensor, batch_size: int) -> Iterator[slice]:
+    """Batches of adjacent windows that end in one fold; `folds` are (n_windows, seq_len)."""
+    _, sizes = folds[:, -1].unique_consecutive(return_counts=True)
+    start = 0
+    for size in sizes.tolist():
+        yield from contiguous_batches(start + size, batch_size, start)
+        start += size
 
 
 @torch.no_grad()
@@ -131,33 +174,61 @@ def run_windows(
 class StreamMoments:
     """Moments of the blocks of one model.
 
+    A token is massive at a layer where the norm of the block's input or that of its output exceeds
+    10 times its median over the tokens of the first batch.
+
     Attributes:
         n_blocks: L, of the whole model.
-        first: layer (1..L) -> moments of the first token of each window, where attention sinks sit.
-        rest: layer -> moments of all other tokens.
+        usual: layer (1..L) -> moments of the tokens that are not massive there.
+        massive: layer -> moments of those that are; layers without any are left out.
+        limits: layer -> the largest norms of input and output that are not massive, (2,).
     """
 
     n_blocks: int
-    first: dict[int, BlockMoments] = field(default_factory=dict)
-    rest: dict[int, BlockMoments] = field(default_factory=dict)
+    usual: dict[int, BlockMoments] = field(default_factory=dict)
+    massive: dict[int, BlockMoments] = field(default_factory=dict)
+    limits: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that were measured, in ascending order."""
+        return sorted(self.usual)
+
+    def n_massive(self, layer: int) -> int:
+        """Number of massive tokens at a layer."""
+        return self.massive[layer].n_tokens if layer in self.massive else 0
 
     def group(self, layer: int, tokens: str = "all") -> BlockMoments:
-        """Moments of one layer over "all" tokens, or with "no first position"."""
-        if tokens not in TOKEN_GROUPS:
-            raise ValueError(f"unknown token group '{tokens}'; choose from {TOKEN_GROUPS}")
-        rest = self.rest[layer]
-        return rest + self.first[layer] if tokens == "all" else rest
+        """Moments of one layer over "all" tokens, or over those that are not massive there.
+
+        Raises:
+            ValueError: another group, or all tokens of the layer are massive.
+        """
+        check_group(tokens)
+        usual = self.usual[layer]
+        if tokens == "all":
+            return usual + self.massive[layer] if layer in self.massive else usual
+        if usual.n_tokens == 0 and self.n_massive(layer):
+            raise ValueError(
+                f"layer {layer}: all {self.n_massive(layer)} tokens are massive by the rule (norms "
+                f"above {self.limits[layer].tolist()}, {MASSIVE} times the medians of the first "
+                "batch), so that none is left; shuffle the windows, or give a larger batch_size"
+            )
+        return usual
 
     def save(self, folder: Path) -> None:
-        """Write one safetensors file per layer and group."""
-        for name in ("first", "rest"):
+        """Write one safetensors file per layer and group, and the limits."""
+        for name in ("usual", "massive"):
             for layer, moments in getattr(self, name).items():
                 moments.save(folder / f"{name}-{layer:03d}-of-{self.n_blocks:03d}.safetensors")
+        limits = {str(layer): limit.cpu() for layer, limit in self.limits.items()}
+        save_file(limits, folder / "limits.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> StreamMoments:
         """Read a folder that `save` wrote, onto the CPU."""
-        moments = cls(0)
+        limits = load_file(folder / "limits.safetensors")
+        moments = cls(0, limits={int(layer): limit for layer, limit in limits.items()})
         for path in sorted(folder.glob("*-of-*.safetensors")):
             name, layer, _, n_blocks = path.stem.split("-")
             getattr(moments, name)[int(layer)] = BlockMoments.load(path)
@@ -165,56 +236,104 @@ class StreamMoments:
         return moments
 
 
+def check_group(tokens: str) -> None:
+    """Refuse a token group that is not in `TOKEN_GROUPS` (ValueError)."""
+    if tokens not in TOKEN_GROUPS:
+        raise ValueError(f"unknown token group '{tokens}'; choose from {TOKEN_GROUPS}")
+
+
 def collect_moments(
     model: PreTrainedModel,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
+    documents: Tensor | None = None,
     n_folds: int = 4,
     batch_size: int = 32,
     layers: Collection[int] | None = None,
+    weights: str | None = None,
     after_final_norm: bool = False,
 ) -> StreamMoments:
     """Accumulate the moments of (x, delta) of each block in one pass, on the model's device.
 
-    Arguments are those of `linearity_profile`. Folds are of adjacent windows, and padding never
-    enters a moment. Each layer takes memory for 2 n_folds d (2 d) float64 values.
+    Arguments are those of `linearity_profile`. Padding never enters a moment. Each layer takes
+    memory for 2 n_folds d (2 d) float64 values, and half of it where no token is massive.
 
     Raises:
         TypeError, ValueError: the windows are not token ids that fit the model (see
-            `check_windows`), states are NaN or infinite (the layer is named), or there are fewer
-            windows than folds.
+            `check_windows`), states are NaN or infinite (the layer is named), there are fewer
+            documents than folds, or unknown weights.
         IndexError: a layer does not exist.
     """
     mask = check_windows(model, input_ids, attention_mask)
-    if len(input_ids) < n_folds:
+    if weights not in (None, "energy"):
+        raise ValueError(f"unknown weights {weights!r}; choose from None and 'energy'")
+    if documents is None:
+        documents = torch.arange(len(input_ids))[:, None].expand(input_ids.shape)
+    elif documents.shape != input_ids.shape:
         raise ValueError(
-            f"{len(input_ids)} windows cannot fill {n_folds} folds; give more windows, or n_folds=1"
+            f"documents {tuple(documents.shape)} must have the shape of input_ids "
+            f"{tuple(input_ids.shape)}: the document of each token"
         )
-    n_blocks, first = len(decoder_blocks(model)), first_positions(mask)
+    folds = document_folds(documents, n_folds)
+    n_blocks, d_model = len(decoder_blocks(model)), model.config.hidden_size
     moments = StreamMoments(n_blocks)
     for layer in choose_layers(model, layers):
-        for group in (moments.first, moments.rest):
-            group[layer] = BlockMoments(model.config.hidden_size, n_folds)
-    borders = [len(input_ids) * fold // n_folds for fold in range(1, n_folds)]
+        moments.usual[layer] = BlockMoments(d_model, n_folds)
+    previous: list[Tensor] = []  # the output of the block before, and its norms
 
     def add(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
-        if layer not in moments.rest:
+        if layer not in moments.usual:
             return
         if after_final_norm and layer == n_blocks:
             y = final_states(model, y)
-        fold = sum(batch.start >= border for border in borders)
         # A difference of half-precision states needs more digits than they have.
         delta = y.to(torch.promote_types(y.dtype, torch.float32)) - x
-        for group, positions, tokens in groups:
-            members = (slice(None), positions) if unpadded else tokens[batch].to(x.device)
-            group[layer].update(x[members], delta[members], fold)
+        norms_x = previous[1] if previous and previous[0] is x else token_norms(x)
+        norms_y = token_norms(y)
+        previous[:] = [y, norms_y]
+        members, fold_of = mask[batch].to(x.device), folds[batch].to(x.device)
+        if layer not in moments.limits:
+            moments.limits[layer] = norm_limits(norms_x[members], norms_y[members])
+        massive = members & is_massive(norms_x, norms_y, moments.limits[layer])
+        weight = None
+        if weights == "energy":
+            weight = 1 / (norms_x.square() + token_norms(delta).square())
+        usual, unpadded = moments.usual[layer], bool(members.all())
+        for fold in folds[batch].unique().tolist():
+            chosen = members & ~massive & (fold_of == fold)
+            _update(usual, x, delta, fold, chosen, weight, unpadded)
+        for fold in fold_of[massive].unique().tolist():
+            group = moments.massive.setdefault(layer, usual.empty_like())
+            _update(group, x, delta, fold, massive & (fold_of == fold), weight, unpadded)
 
-    unpadded = bool(mask.all())  # then tokens are taken by position, in views and not in copies
-    groups = ((moments.first, slice(1), first), (moments.rest, slice(1, None), mask & ~first))
-    batches = list(contiguous_batches(len(input_ids), batch_size, n_folds))
+    batches = list(batches_of_folds(folds, batch_size))
     run_windows(model, input_ids, mask, batches, add)
     return moments
+
+
+def _update(
+    moments: BlockMoments,
+    x: Tensor,
+    delta: Tensor,
+    fold: int,
+    members: Tensor,
+    weights: Tensor | None,
+    unpadded: bool,
+) -> None:
+    """Add the tokens of x and delta, (batch, seq_len, d), that are members, (batch, seq_len).
+
+    Where they are nearly all, the others get weight 0 instead of being left out, which saves a copy
+    of the states; the states of padding can be anything, and are always left out.
+    """
+    n_members, n_tokens = int(members.sum()), members.numel()
+    if n_members == n_tokens:
+        moments.update(x, delta, fold, weights)
+    elif unpadded and n_members > 0.9 * n_tokens:
+        moments.update(x, delta, fold, members * (1.0 if weights is None else weights))
+    elif n_members:
+        chosen = None if weights is None else weights[members]
+        moments.update(x[members], delta[members], fold, chosen)
 
 
 def layer_passes(

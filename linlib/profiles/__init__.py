@@ -52,7 +52,7 @@ class ModelSettings:
     """A pretrained decoder: from the hub, or from a folder or file of your own."""
 
     id: Place
-    """Repository on the hub, or the path of a folder or of a GGUF file."""
+    """A packaged model, a repository on the hub, or the path of a folder or of a GGUF file."""
     label: str
     """Name in figures."""
     revision: str | None = None
@@ -61,6 +61,8 @@ class ModelSettings:
     """Token to open windows with, where the tokenizer names none."""
     pad_token: str | None = None
     """Token to pad with, where the tokenizer names none."""
+    separator: str | None = None
+    """What stood between two documents when the model was trained; see `linlib.token_windows`."""
 
 
 @section
@@ -229,18 +231,24 @@ class PruningSettings:
     """Model of Figures 6 and 8, by its label in figures without the profile's own name."""
     second_model: str | None = None
     """Model of Figure 7; None: the profile measures no Figure 7."""
-    most_removed: PositiveInt
-    """Blocks left out at most."""
+    numbers: tuple[PositiveInt, ...]
+    """How many blocks are left out, in ascending order; a model's own number is never reached."""
     stories: Place
     """The text on which Figures 6 to 8 fit and distil maps: a named corpus, or a path."""
     calibration_windows: PositiveInt
     """Windows of training text that orders and maps are taken from."""
     heldout_windows: PositiveInt
     """Windows of held-out text for the perplexity."""
+    task: Literal["arc_easy", "continuation"]
+    """What Figure 8 asks."""
+    task_rows: PositiveInt | None = None
+    """Questions of that task; None: all."""
+    study_windows: PositiveInt
+    """Windows of held-out text in the studies of many sets of blocks (notebooks 20 and 22)."""
+    random_subsets: PositiveInt
+    """Random sets of blocks among which notebook 20 places an order, or all where there are fewer."""
     ridge: float = 1e-4
     """Shrinks maps towards the identity."""
-    random_seeds: tuple[int, ...]
-    """Seeds of the random order."""
     batch_size: PositiveInt
     """Windows in a forward pass."""
     timing_rounds: PositiveInt
