@@ -74,7 +74,7 @@ METHODS: dict[str, Callable[[], Callable[[Tensor, Tensor], Scores]]] = {
 
 
 def adversarial_states(seed: int, n: int = 16384, d: int = 256) -> tuple[Tensor, Tensor]:
-    """Condition 1e4, a rotated basis, and one dimension at 3000x on every 256th token."""
+    """Condition 1e4 in a rotated basis, a mean of 50, a dimension at 3000x on each 256th token."""
     generator = torch.Generator().manual_seed(seed)
 
     def gaussian(*shape: int) -> Tensor:
@@ -83,6 +83,7 @@ def adversarial_states(seed: int, n: int = 16384, d: int = 256) -> tuple[Tensor,
     x = gaussian(n, d) * torch.logspace(0, -4, d, dtype=torch.float64)
     x = x @ torch.linalg.qr(gaussian(d, d))[0]
     x[::256, 7] += 3000 * x.std()
+    x[:, 5] += 50
     weight = gaussian(d, d) / d**0.5
     delta = 0.05 * (x @ weight) + 0.1 * torch.tanh(x @ weight) + 0.02 * x.std() * gaussian(n, d)
     x = x.float()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from scoring import METHODS
+from scoring import METHODS, least_squares
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,9 +21,18 @@ from transformers import (
     TrainingArguments,
 )
 
+from linlib.corpora import token_windows
 from linlib.linearity import BlockMoments
-from linlib.measure import linearity_profile
-from linlib.models import run_backbone, watch_blocks
+from linlib.measure import collect_moments, linearity_profile
+from linlib.measure.windows import is_massive, token_norms
+from linlib.models import (
+    PACKAGED,
+    load_model,
+    load_tokenizer,
+    residual_stream,
+    run_backbone,
+    watch_blocks,
+)
 from linlib.pruning import remove_blocks, seconds_side_by_side
 from linlib.training import RegularisedTrainer, has_fast_bf16, parse_variant
 
@@ -39,8 +48,10 @@ SHAPES = {
 }  # fmt: skip
 
 
-def random_model(shape: str, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """A model of a published shape with random weights; nothing is downloaded."""
+def model_of(shape: str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """A packaged model, or one of a published shape with random weights; nothing is downloaded."""
+    if shape in PACKAGED:
+        return load_model(shape, dtype=dtype, device=device)
     model_type, sizes = SHAPES[shape]
     torch.manual_seed(0)
     with torch.device(device):
@@ -48,8 +59,11 @@ def random_model(shape: str, dtype: torch.dtype, device: str) -> PreTrainedModel
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
-def random_windows(model: PreTrainedModel, n_tokens: int) -> torch.Tensor:
-    """Token ids, (n_tokens / LENGTH, LENGTH)."""
+def windows_of(shape: str, model: PreTrainedModel, n_tokens: int) -> torch.Tensor:
+    """Token ids, (n_tokens / LENGTH, LENGTH): text for a packaged model, random ones for others."""
+    if shape in PACKAGED:
+        options = {"seq_len": LENGTH, "n_windows": n_tokens // LENGTH, "split": "train"}
+        return token_windows("pydocs", load_tokenizer(shape), **options)
     generator = torch.Generator().manual_seed(1)
     size = (n_tokens // LENGTH, LENGTH)
     return torch.randint(3, model.config.vocab_size, size, generator=generator)
@@ -103,21 +117,46 @@ def profile_against_forward(
     shape: str, n_tokens: int, repeats: int, device: str, dtype: str
 ) -> dict[str, object]:
     """Seconds of a bare forward pass and of a whole profile, in turn, and the peak memory."""
-    model = random_model(shape, getattr(torch, dtype), device)
-    windows = random_windows(model, n_tokens)
+    model = model_of(shape, getattr(torch, dtype), device)
+    windows = windows_of(shape, model, n_tokens)
     forward(model, windows[:BATCH])  # warm up
     linearity_profile(model, windows[: 4 * BATCH], batch_size=BATCH, n_folds=1)
-    bare, whole = [], []
+    steps = {
+        "forward": lambda: forward(model, windows),
+        "moments": lambda: collect_moments(model, windows, batch_size=BATCH),
+        "profile": lambda: linearity_profile(model, windows, batch_size=BATCH),
+    }
+    seconds = {name: [] for name in steps}
     for _ in range(repeats):
-        bare.append(timed(lambda: forward(model, windows), device))
-        whole.append(timed(lambda: linearity_profile(model, windows, batch_size=BATCH), device))
-    return {"forward": bare, "profile": whole, "peak_memory_mib": peak_memory(device)}
+        for name, step in steps.items():
+            seconds[name].append(timed(step, device))
+    return seconds | {"peak_memory_mib": peak_memory(device)}
+
+
+@torch.no_grad()
+def lstsq_error(shape: str, n_tokens: int) -> dict[str, object]:
+    """Largest error of all scores of a model, both token groups, against float64 least squares."""
+    model = model_of(shape, torch.float32, "cpu")
+    windows = windows_of(shape, model, n_tokens)
+    moments = collect_moments(model, windows, batch_size=BATCH, n_folds=1)
+    batches = [residual_stream(model, batch) for batch in windows.split(BATCH)]
+    stream = [torch.cat(states).flatten(0, 1) for states in zip(*batches, strict=True)]
+    largest, n_promoted = 0.0, 0
+    for layer, (x, y) in enumerate(zip(stream, stream[1:], strict=False), 1):
+        massive = is_massive(token_norms(x), token_norms(y), moments.limits[layer])
+        for tokens, members in (("all", massive | ~massive), ("no massive", ~massive)):
+            group = moments.group(layer, tokens)
+            ours = (group.linearity_score(), group.linearity_no_residual())
+            truth = least_squares(torch.float64)(x[members], y[members])
+            largest = max(largest, *(abs(a - b) for a, b in zip(ours, truth, strict=True)))
+        n_promoted += moments.usual[layer].is_precise
+    return {"largest_error": largest, "n_promoted": n_promoted, "n_layers": len(stream) - 1}
 
 
 @torch.no_grad()
 def moments_error(shape: str, n_tokens: int, device: str, dtype: str) -> dict[str, object]:
     """Largest error of the scores of the first, middle and last layer against float64 moments."""
-    model = random_model(shape, getattr(torch, dtype), device)
+    model = model_of(shape, getattr(torch, dtype), device)
     n_layers = model.config.num_hidden_layers
     chosen = {1, (n_layers + 1) // 2, n_layers}
     pairs = {layer: [BlockMoments(model.config.hidden_size) for _ in range(2)] for layer in chosen}
@@ -129,7 +168,7 @@ def moments_error(shape: str, n_tokens: int, device: str, dtype: str) -> dict[st
             double.update(x.double(), y.double() - x)
 
     with watch_blocks(model, add):
-        forward(model, random_windows(model, n_tokens))
+        forward(model, windows_of(shape, model, n_tokens))
     errors = [
         abs(getattr(single, name)() - getattr(double, name)())
         for single, double in pairs.values()
@@ -153,7 +192,7 @@ def training_step(
     )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").train()
-    windows = random_windows(model, batch_size * LENGTH)
+    windows = windows_of("mistral", model, batch_size * LENGTH)
     batch = {"input_ids": windows, "labels": windows}
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -186,9 +225,9 @@ def pruned_forward(
     shape: str, n_tokens: int, n_removed: list[int], repeats: int
 ) -> dict[str, list[float]]:
     """Seconds of forward passes, the dense model and pruned ones in turn, by blocks removed."""
-    model = random_model(shape, torch.float32, "cpu")
+    model = model_of(shape, torch.float32, "cpu")
     models = {str(n): remove_blocks(model, range(1, 1 + n)) for n in (0, *n_removed)}
-    frame = seconds_side_by_side(models, random_windows(model, n_tokens), repeats)
+    frame = seconds_side_by_side(models, windows_of(shape, model, n_tokens), repeats)
     return frame.groupby("name")["seconds"].apply(list).to_dict()
 
 
@@ -197,6 +236,7 @@ TASKS = {
     for task in (
         score_states,
         profile_against_forward,
+        lstsq_error,
         moments_error,
         training_step,
         pruned_forward,

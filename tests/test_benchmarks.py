@@ -38,9 +38,11 @@ def test_all_methods_agree_on_well_conditioned_states(tasks, tmp_path):
 def test_every_task_runs_on_a_small_model(tasks):
     common = {"shape": "small", "n_tokens": 2048, "device": "cpu", "dtype": "bfloat16"}
     times = tasks.profile_against_forward(repeats=1, **common)
-    assert 0 < times["forward"][0] < times["profile"][0]
+    assert 0 < times["forward"][0] < times["profile"][0] and times["moments"][0] > 0
     assert times["peak_memory_mib"] > 0
     assert tasks.moments_error(**common)["largest_error"] < 1e-5
+    found = tasks.lstsq_error("small", 2048)
+    assert found["largest_error"] < 1e-5 and found["n_layers"] == 2
     shape = {"d_model": 32, "n_blocks": 2, "n_heads": 4, "batch_size": 2, "repeats": 2}
     seconds = tasks.training_step(variants=["plain", "cosine-0.5"], **shape)
     assert {name: len(taken) for name, taken in seconds.items()} == {"plain": 2, "cosine-0.5": 2}

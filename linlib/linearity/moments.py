@@ -104,6 +104,11 @@ class BlockMoments:
         return 0 if self._sums is None else int(self._sums.count.sum().item())
 
     @property
+    def is_precise(self) -> bool:
+        """Whether all products so far are float64, as few tokens and difficult states need them."""
+        return self._sums is None or bool(self._sums.precise != 0)
+
+    @property
     def device(self) -> torch.device:
         """Where the moments live."""
         return torch.device("cpu") if self._sums is None else self._sums.second.device
