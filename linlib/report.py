@@ -64,12 +64,14 @@ def _section(name: str, profile: str) -> list[str]:
     files = [f"`{file}.csv` ({len(load_frame(file, profile))} rows)" for file in record["keys"]]
     opened = record.get("corpora", {}).items()
     corpora = [f"{text} (sha256 {sha256[:12]})" for text, sha256 in opened] or ["no text"]
+    notes = [f"- **{model}**: {note}." for model, note in record.get("notes", {}).items()]
     packages = [f"{package} {record['packages'][package]}" for package in ("torch", "transformers")]
     return [
         f"## {name}",
         "",
         *(table.read_text() for table in tables),
         *(f"![{figure.stem}]({figure.name})\n" for figure in figures),
+        *([*notes, ""] if notes else []),
         f"In `data/results/{profile}/`: {', '.join(files)}. Measured {record['measured_at']} on "
         f"{record['device']} in {record['wall_seconds']} s (what came from the cache had taken "
         f"{record['cached_seconds']} s), on {', '.join(corpora)}, {', '.join(packages)}, commit "

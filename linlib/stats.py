@@ -1,4 +1,4 @@
-"""Means, shares and paired differences with their 95% intervals."""
+"""Means, shares, scores and correlations with their 95% intervals, and paired differences."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+POWER = 0.8  # of the smallest effect that a design is said to detect
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -42,6 +43,162 @@ def share_difference(
     variance = share * (1 - share) / n + other * (1 - other) / n_other
     half = float(stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance))
     return share - other, share - other - half, share - other + half
+
+
+def score_interval(errors: Sequence[float], totals: Sequence[float]) -> tuple[float, float, float]:
+    """Pooled score over folds, 1 - sum(errors) / sum(totals), with its 95% interval.
+
+    The interval is a delete-one-fold jackknife of log(1 - score) with Student's t, transformed
+    back, so that it never passes 1.
+
+    Args:
+        errors: the squared error that was held out in each fold, (n_folds,).
+        totals: the squared deviation from the mean in each fold, (n_folds,).
+
+    Returns:
+        (score, low, high). Low and high are NaN for fewer than two folds. Where one fold holds all
+        of the error, the others say nothing about its size, and low is -inf.
+
+    Raises:
+        ValueError: the two differ in length, or the totals do not sum to more than 0.
+    """
+    errors, totals = _paired(errors, totals, "errors", "totals")
+    if not totals.sum() > 0:
+        raise ValueError(f"the totals sum to {totals.sum():g}; a score needs states that vary")
+    n_folds, share = len(errors), errors.sum() / totals.sum()
+    if n_folds < 2 or np.isnan(share):
+        return float(1 - share), np.nan, np.nan
+    rest = totals.sum() - totals
+    shares = np.divide(errors.sum() - errors, rest, out=np.full(n_folds, share), where=rest > 0)
+    if not share > 0:
+        return float(1 - share), float(1 - share), float(1 - share)
+    # A difference of sums leaves a rest of rounding where one fold holds all of the error.
+    if (shares <= 1e-14 * share).any():
+        return float(1 - share), -np.inf, 1.0
+    logs = np.log(shares)
+    spread = np.sqrt((n_folds - 1) / n_folds * ((logs - logs.mean()) ** 2).sum())
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n_folds - 1) * spread
+    return float(1 - share), float(1 - share * np.exp(half)), float(1 - share * np.exp(-half))
+
+
+def clustered_mean(sums: Sequence[float], sizes: Sequence[float]) -> tuple[float, float, float]:
+    """Mean over all members of clusters, with its 95% interval over clusters.
+
+    It is the ratio sum(sums) / sum(sizes), linearised: members of one cluster, such as the tokens
+    of a document, may depend on each other in any way.
+
+    Args:
+        sums: the sum over the members of each cluster, (n_clusters,).
+        sizes: their number, (n_clusters,).
+
+    Returns:
+        (mean, low, high), by Student's t; low and high are NaN for a single cluster.
+
+    Raises:
+        ValueError: the two differ in length, or there is no member.
+    """
+    sums, sizes = _paired(sums, sizes, "sums", "sizes")
+    if not sizes.sum() > 0:
+        raise ValueError("the clusters have no members, so there is no mean")
+    n_clusters, mean = len(sums), sums.sum() / sizes.sum()
+    if n_clusters < 2:
+        return float(mean), np.nan, np.nan
+    residuals = sums - mean * sizes
+    error = np.sqrt(n_clusters / (n_clusters - 1) * (residuals**2).sum()) / sizes.sum()
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1) * error
+    return float(mean), float(mean - half), float(mean + half)
+
+
+def rank_correlation(
+    x: Sequence[float], y: Sequence[float], seed: int = 0
+) -> tuple[float, float, float, float]:
+    """Spearman's rank correlation, with its 95% interval and the p value of no correlation.
+
+    Args:
+        x: values of n items.
+        y: other values of the same items.
+        seed: of the permutations.
+
+    Returns:
+        (rho, low, high, p). The interval is Fisher's z with Bonett and Wright's variance, which
+        stays in [-1, 1]; a perfect correlation counts as half a step of rho less there, so that its
+        interval has a width. p is two-sided, over all permutations for at most 7 items and over
+        9,999 drawn ones for more. Low and high are NaN for 3 items, all four where x or y is
+        constant.
+
+    Raises:
+        ValueError: the two differ in length, or there are fewer than 3 items.
+    """
+    x, y = _paired(x, y, "x", "y")
+    if (n := len(x)) < 3:
+        raise ValueError(f"{n} items have no rank correlation to speak of; give at least 3")
+    x, y = (ranks - ranks.mean() for ranks in (stats.rankdata(x), stats.rankdata(y)))
+    if not (x.any() and y.any()):
+        return np.nan, np.nan, np.nan, np.nan
+    rho = float(np.clip((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()), -1, 1))
+    p = stats.permutation_test(
+        (x,), lambda x, axis: np.abs((x * y).sum(axis)), permutation_type="pairings",
+        alternative="greater", vectorized=True, n_resamples=9999, rng=seed,
+    ).pvalue  # fmt: skip
+    if n == 3:
+        return rho, np.nan, np.nan, float(p)
+    inside = np.clip(rho, -1 + 6 / (n**3 - n), 1 - 6 / (n**3 - n))
+    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + inside**2 / 2) / (n - 3))
+    low, high = np.tanh(np.arctanh(inside) + np.array([-half, half]))
+    return rho, float(min(low, rho)), float(max(high, rho)), float(p)
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float, float, float]:
+    """Difference of the shares of right answers to the same items: those of a minus those of b.
+
+    Args:
+        a: 1 for a right answer, 0 for a wrong one, (n_items,).
+        b: the same for another model, item by item.
+
+    Returns:
+        (difference, low, high, p): the 95% interval of Bonett and Price, which adds one item to
+        each kind of disagreement and ends at -1 and 1; McNemar's exact p value, two-sided.
+
+    Raises:
+        ValueError: the two differ in length or hold other values, or there are no items.
+    """
+    a, b = _paired(a, b, "a", "b")
+    if len(a) == 0:
+        raise ValueError("there are no items to compare answers to")
+    if not np.isin([a, b], [0, 1]).all():
+        raise ValueError("answers are right (1) or wrong (0); found other values")
+    n, only_a, only_b = len(a), int((a > b).sum()), int((a < b).sum())
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    adjusted = (only_a - only_b) / (n + 2)
+    variance = ((only_a + only_b + 2) / (n + 2) - adjusted**2) / (n + 2)
+    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    low, high = max(adjusted - half, -1.0), min(adjusted + half, 1.0)
+    return (only_a - only_b) / n, float(low), float(high), float(p)
+
+
+def smallest_effect(low: float, high: float) -> float:
+    """The smallest effect that a design detects with 80% power: about 2.8 standard errors.
+
+    Args:
+        low: lower end of the 95% interval of the (paired) difference.
+        high: its upper end.
+
+    Returns:
+        A size without a sign, in the units of the interval; NaN where it has no ends.
+    """
+    two_sided = stats.norm.ppf((1 + CONFIDENCE) / 2)
+    return float((high - low) / 2 * (1 + stats.norm.ppf(POWER) / two_sided))
+
+
+def _paired(
+    one: Sequence[float], other: Sequence[float], name: str, other_name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    one, other = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    if one.shape != other.shape or one.ndim != 1:
+        raise ValueError(
+            f"{name} {one.shape} and {other_name} {other.shape} must be two lists of one length"
+        )
+    return one, other
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:

@@ -18,10 +18,10 @@
 # linearly, with a score near 0.99; without the residual connection the score is much lower.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3 and Figure 1.)
 #
-# **Cost.** At `smoke` under a minute (the whole profile takes a few minutes); at `tiny` about ten
-# minutes on two CPU cores, since it trains five small decoders, which the other notebooks reuse; at
-# `gpu` and `paper` an estimated hour and an estimated day, without downloads. Drawing from the
-# stored measurement takes seconds.
+# **Cost.** At `tiny` the real decoder is drawn after about two minutes on two CPU cores, and the
+# page is complete after about ten: in between, small decoders are trained, which other notebooks
+# reuse. At `smoke` under a minute; at `gpu` and `paper` an estimated hour and an estimated day,
+# without downloads. Drawing from the stored measurement takes seconds.
 
 # %% [markdown]
 # ## The formula
@@ -43,6 +43,7 @@
 
 # %%
 import gc
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -53,6 +54,8 @@ from linlib import claims, corpora, models, plots, store, training
 from linlib.measure import collect_moments, layer_passes, profile_of_moments
 
 plots.use_style()
+TITLES = {"linearity_score": "Linearity score", "linearity_no_residual": "w/o residual"}
+HOLLOW = {"linearity_score": "dominated", "linearity_no_residual": "dominated_no_residual"}
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -79,53 +82,94 @@ affine = x @ torch.randn(50, 50, generator=generator) + 3
 # %% [markdown]
 # ## The measurement
 #
-# The models are those that the profile trains itself and those that it names; each is measured in
-# turn, and freed before the next is opened. The text is held out from training. It is cut into two
-# sets of windows, of which the first is used here; Figure 9 fits its maps on this set and measures
-# their errors on the second. Two protocols are compared, in the column `protocol`:
+# Each model is measured in turn, and freed before the next is opened. The text is held out from the
+# training of our own models. It is cut into two sets of windows, of which the first is used here;
+# Figure 9 fits its maps on this set and measures their errors on the second. Two protocols are
+# compared, in the column `protocol`:
 #
-# - `stream` is ours: windows of equal length without padding, which begin with a bos token, and the
-#   states of the residual stream before the final norm. One pass collects the second moments of all
-#   blocks in `n_folds` folds of adjacent windows; all scores are solved from them. The moments are
-#   kept in the cache, where Figure 9 finds them. Those of a large model would fill memory and disk:
-#   with `layers_per_pass` set, the profile measures a few layers per pass and keeps no moments.
+# - `stream` is ours: windows of equal length without padding, which begin with a bos token and hold
+#   no other, and the states of the residual stream before the final norm. One pass collects the
+#   second moments of all blocks in `n_folds` folds of whole documents, those of massive tokens
+#   apart; all scores are solved from them. The moments are kept in the cache, where Figure 9 and
+#   notebook 21 find them. Those of a large model would fill memory and disk: with `layers_per_pass`
+#   set, the profile measures a few layers per pass and keeps no moments.
 # - `official` follows the authors' code: adjacent windows of 512 characters, padded on the right
 #   after tokenisation (padding is not counted), all tokens in sample, and the last state taken
 #   after the final norm.
 
 # %%
 settings = linlib.load_profile(profile)
+sizes = settings.measure
+heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": 2 * sizes.n_windows}
+options = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
 
 
 # %%
-def measure():
-    frames, sizes = {}, settings.measure
-    options = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
-    heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": 2 * sizes.n_windows}
-    for name, source in training.models_of(settings).items():
+def measure(names=None, protocols=("stream", "official")):
+    frames = {}
+    collect = collect_moments if sizes.layers_per_pass else partial(store.cached, collect_moments)
+    for name, source in training.models_of(settings, names).items():
         model, tokenizer = linlib.load(**source)
-        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)[: sizes.n_windows]
+        joined = {"separator": training.separator_of(settings, name), "return_documents": True}
+        both = linlib.token_windows(settings.corpus, tokenizer, **heldout, **joined)
+        windows, documents = (part[: sizes.n_windows] for part in both)
         parts = []
         for layers in layer_passes(model, sizes.layers_per_pass):
-            if sizes.layers_per_pass:
-                moments = collect_moments(model, windows, layers=layers, **options)
-            else:
-                moments = store.cached(collect_moments, model, windows, **options)
-            parts.append(profile_of_moments(moments))
+            chosen = {"documents": documents, "layers": layers if sizes.layers_per_pass else None}
+            moments = collect(model, windows, **chosen, **options)
+            parts.append(profile_of_moments(moments, orthogonal=True))
         frames[name, "stream"] = pd.concat(parts).sort_values(["tokens", "layer"])
-        limit = models.position_limit(model)
-        texts = corpora.character_windows(
-            settings.corpus, tokenizer, sizes.official_windows, max_tokens=limit, split="heldout"
-        )
-        official = linlib.linearity_profile(
-            model, *texts, n_folds=1, batch_size=sizes.batch_size, after_final_norm=True
-        )
-        frames[name, "official"] = official.query("tokens == 'all'")
+        if "official" in protocols:
+            limit, n_windows = models.position_limit(model), sizes.official_windows
+            texts = corpora.character_windows(
+                settings.corpus, tokenizer, n_windows, max_tokens=limit, split="heldout"
+            )
+            theirs = options | {"n_folds": 1, "after_final_norm": True}
+            official = linlib.linearity_profile(model, *texts, **theirs)
+            frames[name, "official"] = official.query("tokens == 'all'")
         del model
         gc.collect()  # each model is freed before the next is opened
     return pd.concat(frames, names=["model", "protocol"]).droplevel(-1).reset_index()
 
 
+# %% [markdown]
+# ## First, real decoders
+#
+# What a profile names beside the models that it trains comes first, by the protocol `stream` alone,
+# since training takes longer than measuring. At `tiny` this is SmolLM2-135M, a decoder of 30 blocks
+# in the Llama architecture that arrives as a package. Two things to know about it: its weights are
+# *four-bit weights, dequantised*, and it is an *instruct model that reads plain text here, without
+# a chat template*. Scores near 1 are hard to tell apart in the left panel, and the right one has
+# the whole range.
+
+# %%
+labels = [model.label for model in settings.models]
+if labels:
+    first = partial(measure, labels, ["stream"])
+    real = linlib.result("fig1_real_decoders", first, settings, remeasure)
+
+# %%
+if labels:
+    fig, axes = plt.subplots(1, 2, figsize=(12, 4.4), sharey=True)
+    for ax, (score, title) in zip(axes, TITLES.items()):
+        plots.linearity_lines(real.query("tokens == 'all'"), score, ax, hollow=HOLLOW[score])
+        usual = real.query("tokens == 'no massive'")
+        plots.thin_lines(usual, score, ax, "without massive tokens")
+        ax.set(title=title, ylabel="Share of variance explained" if ax is axes[0] else "")
+    plots.legend(fig, axes[0])
+    plots.save(fig, store.figures_folder(settings.name) / "fig1_real_decoders")
+plots.show(fig) if labels else "This profile names no decoder beside those that it trains."
+
+# %% [markdown]
+# A token is *massive* at a layer where the norm of the block's input or output exceeds ten times
+# its median; the first token of a window usually is, from some block on. Markers are hollow where
+# the effective number of tokens, $n_\mathrm{eff} = (\sum r^2)^2 / \sum r^4$ with $r$ a token's
+# distance from the mean, is below the number of dimensions: there a handful of tokens decides the
+# score, and it says next to nothing about the others. Notebook 21 takes such scores apart.
+#
+# ## All models
+
+# %%
 frame = linlib.result("fig1_linearity_profiles", measure, settings, remeasure)
 
 # %% [markdown]
@@ -138,19 +182,20 @@ frame.round(3).head()
 # ## What to expect
 #
 # If the claim holds, the left panel lies near 1 at every depth and the right panel clearly below
-# it. The dotted line is the score of noise: whatever lies near it is not evidence.
+# it. The dotted line is the score of noise: whatever lies near it is not evidence. Nor are hollow
+# markers.
 
 # %%
 stream = frame.query("protocol == 'stream'")
 everything = stream.query("tokens == 'all'")
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), sharey=True)
-plots.linearity_lines(everything, "linearity_score", left)
-plots.linearity_lines(everything, "linearity_no_residual", right)
-left.set(title="Linearity score", ylabel="Linearity score")
-right.set(title="Linearity score w/o residual", ylabel="")
-plots.legend(fig, left)
+fig, axes = plt.subplots(1, 2, figsize=(12, 4.4), sharey=True)
+for ax, (score, title) in zip(axes, TITLES.items()):
+    plots.linearity_lines(everything, score, ax, hollow=HOLLOW[score])
+    ax.set(title=title, ylabel="")
+axes[0].set(ylabel="Share of variance explained")
+plots.legend(fig, axes[0])
 plots.save(fig, store.figures_folder(settings.name) / "fig1_linearity_profiles")
 plots.show(fig)
 
@@ -162,22 +207,22 @@ plots.show(fig)
 #
 # ## The controls that the paper does not have
 #
-# *Held out.* Maps are fitted on three quarters of the windows and scored on the last quarter, each
-# quarter in turn; bands are 95% intervals from the spread over the four (approximate: they share
-# training tokens). *Without first positions.* The first token of a window often has a massive state
-# (an attention sink), and one such token can hold most of the variance: two clouds that have
-# nothing to do with each other then score high. The lower row leaves it out. *Identity.* The thin
-# lines in the left column are the scores of the prediction that the block changes nothing.
+# *Held out.* Maps are fitted on three quarters of the documents and scored on the last quarter,
+# each quarter in turn; bands are 95% intervals from a jackknife over the four, which never pass 1.
+# *Without massive tokens.* The lower row leaves them out; markers that are hollow still are layers
+# in which the first tokens lie just below the limit. *Identity.* The thin lines in the left column
+# are the scores of the prediction that the block changes nothing.
 
 # %%
-fig, axes = plt.subplots(2, 2, figsize=(12, 7.6), sharex=True, sharey=True)
-for row, tokens in zip(axes, ["all", "no first position"], strict=True):
+HELD_OUT = {"heldout_score": "dominated", "heldout_no_residual": "dominated_no_residual"}
+GROUPS = {"all": "All tokens", "no massive": "Without massive tokens"}
+fig, axes = plt.subplots(2, 2, figsize=(12, 8), sharex=True, sharey="row")
+for row, (tokens, title) in zip(axes, GROUPS.items()):
     group = stream[stream["tokens"] == tokens]
-    plots.linearity_lines(group, "heldout_score", row[0], band="heldout_score")
+    for ax, (score, hollow) in zip(row, HELD_OUT.items()):
+        plots.linearity_lines(group, score, ax, band=score, hollow=hollow)
+        ax.set(title=title if ax is row[0] else f"{title}, w/o residual", ylabel="Held-out score")
     plots.thin_lines(group, "identity_score", row[0], "predicts no change (identity)")
-    plots.linearity_lines(group, "heldout_no_residual", row[1], band="heldout_no_residual")
-    row[0].set(title=f"Held-out score ({tokens})", ylabel="Held-out score")
-    row[1].set(title=f"Held-out score w/o residual ({tokens})", ylabel="")
 plots.label_outer(axes)
 plots.legend(fig, axes[0, 0])
 plots.save(fig, store.figures_folder(settings.name) / "fig1_linearity_profiles_controls")
@@ -247,23 +292,26 @@ pd.Series(vars(finding)).to_frame("Figure 1")
 # linear the blocks are, and how much of that score the identity reaches alone.
 
 # %%
-blocks = everything.assign(after_first=everything["layer"] > 1).groupby("after_first")
+blocks = stream.assign(after_first=stream["layer"] > 1).groupby(["tokens", "after_first"])
 blocks.agg(
     blocks=("layer", "size"),
     score_at_least_095=("linearity_score", lambda score: (score >= 0.95).sum()),
     identity_at_least_095=("identity_score", lambda score: (score >= 0.95).sum()),
     median_score=("linearity_score", "median"),
     median_no_residual=("linearity_no_residual", "median"),
+    dominated=("dominated", "sum"),
     lowest_heldout_no_residual=("heldout_no_residual_low", "min"),
 ).round(3)
 
 # %% [markdown]
 # ## Deviations
 #
-# - At `smoke` and `tiny` the models are small twins trained here, for minutes, on docstring prose
-#   and generated stories, and measured on the prose: they show how the measurement behaves and not
-#   what a large model does. `gpu` and `paper` measure hub models with the same code.
-# - The paper does not say how it treats first positions, and scores in sample only. Both are shown
+# - The twins that `smoke` and `tiny` train are small, trained for minutes on docstring prose and
+#   generated stories, and measured on the prose: they show how the measurement behaves and not what
+#   a large model does. SmolLM2's four-bit weights, dequantised, are not those that were trained.
+#   `gpu` and `paper` measure hub models with the same code.
+# - Instruct models read plain text without a chat template, as all others.
+# - The paper does not say how it treats massive tokens, and scores in sample only. Both are shown
 #   here beside the paper's own quantity.
 # - `depth` is layer / L, so the first block sits at 1/L; the authors' plot starts at 0.
 # - Windows of the official protocol are cut at the model's longest input where that is shorter than

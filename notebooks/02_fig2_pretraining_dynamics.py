@@ -72,27 +72,31 @@ names = ["linearity_score", "linearity_no_residual", "identity_score"]
 # 1, 2, 4, 8 and so on. **Published runs** are followed by the revisions of their repositories,
 # where the profile names any. Each of these checkpoints is opened, reads the same windows of
 # held-out text, and has the linearity of its blocks measured, in float32 or in the profile's dtype.
-# The plain **Mistral** twin of Figure 4 is trained from several seeds; the checkpoints of its runs
-# are measured in the same way, in float32, on held-out windows of its own corpus (`measurements`).
+# A window begins with a bos token, and documents in it are joined by the token that joined them in
+# training; folds for held-out scores are of whole documents. The plain **Mistral** twin of Figure 4
+# is trained from several seeds; the checkpoints of its runs are measured in the same way, in
+# float32, on held-out windows of its own corpus (`measurements`).
 
 # %%
 settings = linlib.load_profile(profile)
 sizes = settings.measure
 heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": sizes.checkpoint_windows}
+heldout |= {"return_documents": True}
 measuring = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
 
 # %% [markdown]
 # A profile may have any of the three kinds; one that has none of them cannot measure this figure.
 # Of the scores, those below are kept: with and without residual, in sample and held out, beside the
-# identity score and the null value. A large model is measured a few layers at a time
-# (`layer_passes`), so that the moments of these layers fit in memory; the numbers are the same.
+# identity score, the null value and the effective number of tokens. A large model is measured a few
+# layers at a time (`layer_passes`), so that the moments of these layers fit in memory; the numbers
+# are the same.
 
 # %%
 if not (settings.zoo or settings.checkpoints):
     settings.require("pretraining", "Figure 2")
 COLUMNS = ["model", "seed", "step", "layer", "depth", "tokens", "linearity_score"]
 COLUMNS += ["linearity_no_residual", "identity_score", "null_score", "heldout_score"]
-COLUMNS += ["heldout_no_residual", "n_tokens", "d_model"]
+COLUMNS += ["heldout_no_residual", "n_tokens", "n_eff", "d_model"]
 
 
 # %%
@@ -108,9 +112,10 @@ def measure():
     frames = []
     for (label, step), source in sources.items():
         model, tokenizer = linlib.load(**source)
-        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)
+        windows, documents = linlib.token_windows(settings.corpus, tokenizer, **heldout)
+        read = {"documents": documents} | measuring
         for layers in layer_passes(model, sizes.layers_per_pass):
-            scores = linlib.linearity_profile(model, windows, layers=layers, **measuring)
+            scores = linlib.linearity_profile(model, windows, layers=layers, **read)
             frames.append(scores.assign(model=label, seed=settings.seed, step=step))
     if settings.pretraining:
         size = next(iter(settings.pretraining.runs))
@@ -149,12 +154,12 @@ plots.show(fig)
 # ## How to read it
 #
 # Steps are on a logarithmic axis, with a place for step 0. Below, the upper row has the same two
-# scores on held-out windows, to show whether a change comes from fitting; the lower row leaves out
-# the first token of each window, where attention sinks form during training: a massive first state
-# raises the score of everything around it.
+# scores on held-out documents, to show whether a change comes from fitting; the lower row leaves
+# out massive tokens, whose norms exceed ten times the median. They form during training, at the
+# first token of a window above all, and a few of them can decide the score of a layer.
 
 # %%
-controls = {"all": "all tokens", "no first position": "no first position"}
+controls = {"all": "all tokens", "no massive": "no massive tokens"}
 fig, axes = plt.subplots(2, 2, figsize=(12, 7.6), sharex=True, sharey=True)
 for row, (tokens, title) in zip(axes, controls.items()):
     group = frame[frame["tokens"] == tokens]

@@ -26,11 +26,14 @@
 # For each token, the state $h_{l-1}$ that enters block $l$ and the block's contribution
 # $\Delta_l = h_l - h_{l-1}$ give
 #
-# $$r_l = \frac{\lVert\Delta_l\rVert_2}{\lVert h_{l-1}\rVert_2}, \qquad
+# $$r_l = \frac{\lVert\Delta_l\rVert_2}{\lVert h_l\rVert_2}, \qquad
 # c_l = \frac{h_{l-1}\cdot h_l}{\lVert h_{l-1}\rVert_2\,\lVert h_l\rVert_2}.$$
 #
-# States are those of the residual stream, before the final norm. Norms are not centred: this is a
-# statement about single tokens, and not about the cloud that they form.
+# As in the paper's caption, the contribution stands beside the *resulting* stream. States are those
+# of the residual stream, before the final norm. Norms are not centred: this is a statement about
+# single tokens, and not about the cloud that they form. Block 1 reads the embedding, which is small
+# in most decoders, so that nearly all of the resulting stream is its own: it is shown and counted
+# apart from the others.
 
 # %%
 import gc
@@ -68,20 +71,25 @@ cosines = [torch.cosine_similarity(stream, stream + r * direction).mean().item()
 # ## The measurement
 #
 # The models of Figure 1 read the same held-out windows as there, each model in turn. After each
-# block, four quantities are taken for each token: the norm of the block's input, the norm of its
-# contribution, the ratio of the two, and the cosine of input and output.
+# block, five quantities are taken for each token: the norms of the block's input, of its output and
+# of its contribution, the ratio of the last two, and the cosine of input and output. Weights of
+# packaged models are four-bit weights, dequantised, and instruct models read plain text without a
+# chat template.
 
 # %%
 settings = linlib.load_profile(profile)
+sizes = settings.measure
+heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": 2 * sizes.n_windows}
 
 
 # %%
 def measure():
-    frames, sizes = {}, settings.measure
-    heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": 2 * sizes.n_windows}
+    frames = {}
     for name, source in training.models_of(settings).items():
         model, tokenizer = linlib.load(**source)
-        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)[: sizes.n_windows]
+        joined = {"separator": training.separator_of(settings, name)}
+        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout, **joined)
+        windows = windows[: sizes.n_windows]
         frames[name] = stream_norms(model, windows, batch_size=sizes.batch_size)
         del model
         gc.collect()  # each model is freed before the next is opened
@@ -100,12 +108,12 @@ frame.round(3).head()
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, the red line (what the block adds) stays far below the blue one (what it is
-# added to) in every panel. First positions are left out here, since a massive first token would set
-# the scale; the table below has both.
+# If the claim holds, the line of the block outputs stays far below that of the stream which they
+# make. Massive tokens are left out here, since their states would set the scale; the table below
+# has both groups.
 
 # %%
-inside = frame.query("tokens == 'no first position'")
+inside = frame.query("tokens == 'no massive'")
 models = sorted(inside["model"].unique())
 fig, axes = plots.panels(len(models))
 for ax, model in zip(axes, models):
@@ -118,9 +126,8 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# The bands hold the middle half of all tokens. Where the red line meets the blue one, a block adds
-# as much as the stream held before, and small updates cannot explain its linearity. This is most
-# likely in early blocks, since the embeddings that they read are small.
+# The bands hold the middle half of the tokens. Where the lines meet, a block rewrites as much as
+# the stream holds, and small updates cannot explain its linearity. Stars are block 1.
 #
 # The same numbers as a ratio, and the cosine of adjacent states, for all models together:
 
@@ -128,10 +135,11 @@ plots.show(fig)
 fig, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2))
 plots.quartile_lines(inside.query("quantity == 'ratio'"), left)
 plots.quartile_lines(inside.query("quantity == 'cosine'"), right)
-left.axhline(1, color=plots.NULL_COLOUR, ls=":", label="as large as the stream")
+left.axhline(0.5, color=plots.NULL_COLOUR, ls=":", label="half of the stream")
 left.set(title="Relative size of the contribution", yscale="log")
-left.set(ylabel=r"$\|\Delta_l\| \; / \; \|h_{l-1}\|$")
-right.set(title="Cosine of adjacent states", ylabel=r"$\cos(h_{l-1}, h_l)$", ylim=(None, 1.02))
+left.set(ylabel=r"$\|\Delta_l\| \; / \; \|h_l\|$")
+plots.plain_log_ticks(left)
+right.set(title="Cosine of adjacent states", ylabel=r"$\cos(h_{l-1}, h_l)$")
 plots.legend(fig, left)
 plots.save(fig, store.figures_folder(settings.name) / "fig3_norms_ratio")
 plots.show(fig)
@@ -139,35 +147,39 @@ plots.show(fig)
 # %% [markdown]
 # ## Paper beside ours
 #
-# The paper shows this figure without numbers, so values cannot be compared. These are our medians,
-# averaged over layers:
+# The paper shows this figure without numbers, so values cannot be compared. These are our medians
+# over tokens, averaged over layers, block 1 apart:
 
 # %%
 ours = frame.query("quantity in ['ratio', 'cosine']")
-ours.pivot_table(index="model", columns=["quantity", "tokens"], values="median").round(3)
+ours = ours.assign(block=ours["layer"].eq(1).map({True: "1", False: "2 .. L"}))
+ours.pivot_table("median", ["model", "block"], ["quantity", "tokens"]).round(3)
 
 # %% [markdown]
 # ## Verdict
 #
-# *Supported* where the median contribution is smaller than half of the stream in every layer of
-# every model, first positions left out; *contradicted* where it is not in most layers; *mixed*
-# otherwise.
+# *Supported* where the median contribution is smaller than half of the resulting stream in each
+# layer of each model, massive tokens and layer 1 left out; *contradicted* where it is not in most
+# layers; *mixed* otherwise.
 
 # %%
 finding = claims.contributes_little(settings.name)
 pd.Series(vars(finding)).to_frame("Figure 3")
 
 # %% [markdown]
-# The same count for each model, and the number of layers whose median contribution is larger than
-# the whole stream:
+# The same count for each model, block 1 left out, the block that adds most, and what block 1 adds:
 
 # %%
-ratio = inside.query("quantity == 'ratio'").groupby("model")["median"]
-ratio.agg(layers="size", below_half=lambda r: (r < 0.5).sum(), above_one=lambda r: (r > 1).sum())
+ratio = inside.query("quantity == 'ratio'").set_index("layer")
+table = ratio.query("layer > 1").groupby("model")["median"]
+table = table.agg(
+    blocks="size", below_half=lambda r: (r < 0.5).sum(), median="median", largest="max", at="idxmax"
+)
+table.assign(block_1=ratio.query("layer == 1").set_index("model")["median"]).round(3)
 
 # %% [markdown]
 # ## Deviations
 #
 # - The paper does not say whether it shows means or medians, or which tokens; we show medians and
-#   quartiles over all tokens of held-out windows, first positions apart.
+#   quartiles over the tokens of held-out windows, with and without massive ones.
 # - "Block output" is read as what the whole block adds, attention and MLP together.

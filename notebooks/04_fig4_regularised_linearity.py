@@ -93,7 +93,7 @@ def measure():
     layers = pd.concat(frame.assign(**run.labels) for run, frame in measured)
 
     last = layers[layers["step"] == layers["step"].max()]
-    where, counts = ["layer", "depth", "tokens"], ["n_tokens", "d_model"]
+    where, counts = ["layer", "depth", "tokens"], ["n_tokens", "n_eff", "d_model"]
     last = last[[*LABELS, *where, *SCORES, *counts, "validation_loss"]]
 
     each = layers.groupby([*LABELS[1:], "step", "tokens"], sort=False)

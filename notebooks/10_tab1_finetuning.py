@@ -96,16 +96,17 @@ section, sizes = settings.require("finetuning", "Table 1"), settings.measure
 schedule = training.options_for(training.fine_tune, section)
 schedule |= {"bf16": training.has_fast_bf16(settings.device)}
 heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": sizes.checkpoint_windows}
+heldout |= {"return_documents": True}
 measuring = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
 kinds = ["task", "shuffled labels", "language modelling"]
 
 # %% [markdown]
 # `task_rows` yields the tokenised rows of each task, and at last those of the language-modelling
 # control. `measure_fine_tuning` trains, counts the validation rows that are answered correctly, and
-# measures the linearity of the decoder without its head. Runs go side by side, and each is kept in
-# the cache: a changed seed or a new task adds runs and repeats none.
-# `change_of_scores` puts the scores of each layer after and before side by side and subtracts them;
-# a row of the table holds their means over layers, over all tokens.
+# measures the linearity of the decoder without its head, with folds of whole documents. Runs go
+# side by side, and each is kept in the cache: a changed seed or a new task adds runs and repeats
+# none. `change_of_scores` puts the scores of each layer after and before side by side and subtracts
+# them; a row of the table holds their means over layers, over all tokens.
 
 
 # %%
@@ -115,8 +116,10 @@ def measure():
     for name, source in sources.items():
         source |= {"dtype": "float32"}
         model, tokenizer = linlib.load(**source)
-        windows = linlib.token_windows(settings.corpus, tokenizer, **heldout)
-        before[name] = linlib.linearity_profile(model, windows, **measuring)
+        text = heldout | {"separator": training.separator_of(settings, name)}
+        windows, documents = linlib.token_windows(settings.corpus, tokenizer, **text)
+        read = {"documents": documents} | measuring
+        before[name] = linlib.linearity_profile(model, windows, **read)
         del model
         for task, train, validation in training.task_rows(section, tokenizer):
             rows = {"base": source, "train": train, "validation": validation, "windows": windows}
@@ -124,7 +127,7 @@ def measure():
             for kind, seed in product(chosen, section.seeds):
                 labels.append({"model": name, "task": task, "training": kind, "seed": seed})
                 options = schedule | {"training": kind, "seed": seed}
-                items.append(rows | {"options": options, "measuring": measuring})
+                items.append(rows | {"options": options, "measuring": read})
     tune = training.measure_fine_tuning
     folders = parallel.side_by_side(tune, items, settings.workers, "fine-tuning runs")
     for label, folder in zip(labels, folders):

@@ -63,7 +63,7 @@ row["input_sentence_3"], row["sentence_quiz1"], row["sentence_quiz2"], row["answ
 # ## The measurement
 #
 # `evaluate` opens a model and hands it to the harness, with prompts that begin with the bos token
-# as documents do in pretraining, and that are cut on the left to the length of training windows.
+# as windows do in pretraining, and that are cut on the left to the length of training windows.
 # Where the rows are not the hub's, ours take their place under the stock definition of the task, so
 # that prompts, choices and metrics are the harness's own. The merge gives each score its column of
 # the table, and drops scores that the table does not have.

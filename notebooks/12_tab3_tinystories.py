@@ -90,8 +90,9 @@ pd.DataFrame(judged).T.round(1)
 #
 # Each model continues the same beginnings (`complete`), with tokens sampled at the profile's
 # temperature from the whole softmax; where the text outgrows the window of its training, it goes on
-# with the newest half of the window in view. A model ends a story itself by beginning another
-# document; a sentence that is cut off by the limit on tokens does not count against it.
+# with the newest half of the window in view. A model ends a story itself with the eos token, which
+# joined documents in its training; a sentence that is cut off by the limit on tokens does not count
+# against it.
 #
 # - **The world as judge** (`judge_completion`). Beginnings are the first paragraphs of held-out
 #   stories. Since the record that a story was rendered from is known, so are its facts.

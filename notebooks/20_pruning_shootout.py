@@ -12,15 +12,16 @@
 # ---
 
 # %% [markdown]
-# # Beyond the paper · The shoot-out: every order of removal with every method
+# # Beyond the paper · Is the most linear block the right one to remove?
 #
 # **The question.** The paper removes the most linear blocks first and replaces them by linear maps
-# ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5). Is that the right order, and
-# which replacement is the best for its cost? Whether the score of a single block predicts what its
-# removal costs is the question of notebook 24.
+# ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 5). It shows one order and no
+# control. Does another order, or another replacement, cost less? Is the paper's order better than
+# blocks that are drawn at random? And does the score of a block predict the loss that its removal
+# adds?
 #
-# **Cost.** `smoke` seconds, `tiny` some minutes on two CPU cores once the small decoders of Figure
-# 1 are trained; `gpu` and `paper` are estimated at hours.
+# **Cost.** `smoke` seconds; `tiny` about five minutes on two CPU cores, nearly all of it for
+# SmolLM2; `gpu` and `paper` are estimated at an hour.
 
 # %% [markdown]
 # ## The formula
@@ -30,32 +31,38 @@
 #
 # | order | cost of a block |
 # |---|---|
-# | most linear (the paper), once or re-measured after each removal | $1 - \mathrm{score}(X, Y)$ |
+# | most linear (the paper) | $1 - \mathrm{score}(X, Y)$ |
+# | most linear, no massive tokens | the same, over tokens of at most 10 times the median norm |
 # | most linear w/o residual | $1 - \mathrm{score}(X, \Delta)$ |
 # | highest identity score | $\lVert \Delta_c \rVert^2 / \lVert Y_c \rVert^2$ |
 # | least block influence (ShortGPT) | $1 - \mathrm{mean} \cos(x, y)$ |
-# | greedy by loss (SLEB) | the loss without the block, measured again after each removal |
-# | last first, random | none |
+# | loss (oracle) | the loss without the block, on the very text of the test |
+# | last first | none: the control that knows nothing of a block but its place |
 #
-# The first three are one identity: with $e$ the cost of the identity score and $s$ the score
-# without residual, the cost of the first is $(1 - s)\,e$. A block is cheap to *remove* when $e$ is
-# small, and cheap to *replace* when $(1 - s)\,e$ is.
+# Three of them are one identity: with $e$ the cost of the identity score and $s$ the score without
+# residual, the cost of the paper's order is
 #
-# Methods: remove; replace a run of blocks by one affine map that is fitted on the dense model, or
-# refitted, one after the other, on the model that the maps before are already part of; distil the
-# dense model into the maps; or fold the map into the MLP of the block before, which leaves a plain
-# model with fewer blocks.
+# $$1 - \mathrm{score}(X, Y) = (1 - s)\, e.$$
+#
+# Removing a block predicts $\Delta = 0$ and errs by $e$; the best affine map in its place errs by
+# $(1 - s)\, e$. So a block should be cheap to *remove* where $e$ is small, and cheap to *replace*
+# where $(1 - s)\, e$ is.
 
 # %%
 from functools import partial
 from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from matplotlib.colors import SymLogNorm
 
 import linlib
-from linlib import parallel, plots, pruning, store, training
+from linlib import plots, pruning, stats, store, training
+from linlib.models import decoder_blocks
+from linlib.pruning import sets as studies
 
 plots.use_style()
 
@@ -66,8 +73,7 @@ remeasure = False
 # %% [markdown]
 # ## A sanity check
 #
-# The identity above, on noisy states: the cost of the first criterion is the product of the two
-# others.
+# The identity above, on noisy states: the cost of the paper's order is the product of two others.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
@@ -79,230 +85,288 @@ s, e = moments.linearity_no_residual(), 1 - moments.identity_score()
 round(1 - moments.linearity_score(), 6), round((1 - s) * e, 6)
 
 # %% [markdown]
-# ## Orders and methods
+# ## Orders, methods, and how many blocks
 #
-# An order is a criterion, with the costs measured once on the dense model or again, on the
-# remaining model, after each removal. Measuring again matters where blocks make up for one
-# another: a block that looks superfluous may be needed once its neighbour is gone. The greedy
-# search by loss does so by definition, and costs a pass over the text for each remaining block at
-# each removal, where the other orders need one pass, or one per removal. Random orders, drawn from
-# several seeds, are the control: an order that is no better than they are says nothing about
-# blocks.
+# Costs are measured once, on the dense model: four of them in one pass that gives the scores of
+# all blocks, block influence in another. The oracle takes nothing but the losses that are measured
+# here anyway. No order can use it, since it has read the test; it says how good an order by single
+# blocks could be. It is not the best set of blocks, which need not hold the best single ones.
 
 # %%
-settings = linlib.load_profile(profile)
-scale = settings.require("pruning", "this comparison")
-names = [name for name in (scale.first_model, scale.second_model) if name]
-orders = {
-    ("most linear", 0): {"criterion": "linearity"},
-    ("most linear, re-measured", 0): {"criterion": "linearity", "remeasure": True},
-    ("most linear w/o residual", 0): {"criterion": "linearity without residual"},
-    ("highest identity score", 0): {"criterion": "identity score"},
-    ("least block influence", 0): {"criterion": "block influence"},
-    ("greedy by loss", 0): {"criterion": "loss", "remeasure": True},
-    ("last first", 0): {"criterion": "last"},
+PAPER, ORACLE = "most linear (the paper)", "loss (oracle)"
+scores = {
+    PAPER: ("linearity_score", "all"),
+    "most linear, no massive tokens": ("linearity_score", "no massive"),
+    "most linear w/o residual": ("linearity_no_residual", "all"),
+    "highest identity score": ("identity_score", "all"),
 }
-for seed in scale.random_seeds:
-    orders["random", seed] = {"criterion": "random", "seed": seed}
+others = {"least block influence": "block influence", "last first": "last"}
 
 # %% [markdown]
-# A method is one of those of `fit_maps`, and whether maps are refitted. Maps that are all fitted
-# on the dense model read, once several runs are replaced, states that they were not fitted on:
-# what the maps before them produce, and not what the blocks did. Refitting one after the other
-# repairs that at the price of a pass over the text per run. Distillation trains all maps together.
-# A map of its own costs operations, and no plain model has a place for it; a folded one costs
-# nothing, but sees only what the last MLP added to the stream, and not the stream itself.
+# A run of blocks is removed, or replaced by one affine map that is fitted on the dense model, or
+# the map is *folded* into the MLP of the block before, which leaves a plain model. Maps that are
+# *refitted* come one after the other, each on the model that the maps before are already part of.
+# That takes a pass over the calibration text for each run of each set, so models of more than 12
+# blocks are left out of it. Distillation is the subject of Figure 6 and is left out altogether.
+#
+# The grid is drawn for the second of the profile's numbers of blocks: with one block, orders that
+# agree on the best one cannot be told apart, and with many, all sets overlap.
 
 # %%
 methods = {
-    "removed": {"method": "remove"},
-    "replaced": {"method": "replace"},
-    "replaced, refitted": {"method": "replace", "refit": True},
-    "replaced + distilled": {"method": "distil"},
-    "folded": {"method": "fold"},
-    "folded, refitted": {"method": "fold", "refit": True},
+    "removed": ("remove", False),
+    "replaced": ("replace", False),
+    "replaced, refitted": ("replace", True),
+    "folded": ("fold", False),
+    "folded, refitted": ("fold", True),
 }
+DEEP = 12  # blocks; deeper models are not refitted
+settings = linlib.load_profile(profile)
+scale = settings.require("pruning", "this comparison")
+names = [name for name in (scale.first_model, scale.second_model) if name]
+n_grid = scale.numbers[:2][-1]
 
 # %% [markdown]
-# What a shorter model costs depends on its shape alone, and not on the values of its weights. So
-# three shapes are timed: the dense model; the model without the blocks, which is that of a fold
-# too; and the model with a map for each run of blocks.
-
-# %%
-same_cost = {
-    "dense": ["dense"],
-    "removed": ["removed", "folded", "folded, refitted"],
-    "replaced": ["replaced", "replaced, refitted", "replaced + distilled"],
-}
-
-# %% [markdown]
-# Maps are fitted on text like that on which the perplexity is measured. Figures 6 and 7 fit theirs
-# on stories, as the paper does; for the paper's order and its two kinds of maps, both are compared.
-# Distillation stops early by held-out windows: of the corpus those that come after the ones on
-# which the perplexity is measured. `fitting_arguments` cuts a text into all these windows, by the
-# numbers of the profile, once it is given the tokenizer of a model.
-
-# %%
-LIKE_TEST, STORIES = "like the test's", "stories"
-variants = [*product(methods, [LIKE_TEST])]
-variants += [("replaced", STORIES), ("replaced + distilled", STORIES)]
-seq_len, n_test = settings.measure.seq_len, scale.heldout_windows
-heldout_text = partial(
-    linlib.token_windows, settings.corpus, split="heldout", seq_len=seq_len, n_windows=n_test
-)
-texts = {
-    LIKE_TEST: partial(pruning.fitting_arguments, settings.corpus, settings=settings),
-    STORIES: partial(pruning.fitting_arguments, scale.stories, settings=settings),
-}
-
-# %% [markdown]
+# ## The null
+#
+# An order is worth its measurement if it beats blocks that are drawn at random. For the number of
+# blocks of the grid, and for those numbers of which there are few enough sets, sets are drawn from
+# all there are: `random_subsets` of the profile, or all of them where that many do not exist. Six
+# blocks have 6, 15, 20 and 15 sets of one to four.
+#
+# ## The text
+#
+# Held-out text is one window in sixteen, so that the few windows that there is time for come from
+# many documents of the corpus; adjacent ones would come from two or three, and no interval over
+# documents could be given. Calibration text, on which costs are measured and maps are fitted, is
+# spread in the same way over the training part. `study_text` cuts both.
+#
 # ## The measurement
 #
-# The two models of Figures 6 and 7 are pruned in each order, by each method, to each number of
-# blocks; a cell of this grid is a set of blocks with a method and a text to fit on. Orders come
-# from training text of the kind that the perplexity is measured on. A fold needs a block before it,
-# and blocks whose MLP is followed by a norm take none: `can_fold` says so, and the grid lacks the
-# rest.
+# `losses_of_sets` gives the loss of the model without each of many sets on each document. Models
+# that agree in their first blocks share the states behind these, so that a set costs about a third
+# of a forward pass beside the language-modelling head. `added_by_set` pairs it with the dense model
+# by document: the difference in nats per token, with its 95% interval over documents. Notebook 22
+# finds the losses without each single block in the store.
 #
-# Orders, and then pruned models, are measured side by side in worker processes. `removal_order`
-# gives the blocks in the order of their removal. `losses_without` opens the model, fits the maps,
-# puts them in the place of the blocks and returns the loss of each held-out window; the first of
-# its results is the dense model's, since no block is removed there. The store keeps all of it.
-# Speed is measured afterwards, in this process, by `model_costs`.
+# Four frames are stored: one row per model, order, number of blocks and method; the random sets
+# (`_subsets`); the cost of each block in each order (`_costs`); and the losses by document of the
+# dense model, of single blocks and of the grid (`_documents`).
 
 
 # %%
 def measure():
-    rows, costs = [], {}
+    tables = {"": {}, "_subsets": {}, "_costs": {}, "_documents": {}}
     for name, source in training.models_of(settings, names).items():
         model, tokenizer = linlib.load(**source)
-        heldout = heldout_text(tokenizer=tokenizer)
-        fitting = {text: windows(tokenizer=tokenizer) for text, windows in texts.items()}
-        most = min(scale.most_removed, model.config.num_hidden_layers - 1)
-        common = {"model": source, "input_ids": fitting[LIKE_TEST]["windows"], "n_remove": most}
-        items = [common | {"batch_size": scale.batch_size} | order for order in orders.values()]
-        found = parallel.side_by_side(linlib.removal_order, items, settings.workers, "orders")
-        cells = [(None, None, "dense", LIKE_TEST, [])] + [
-            (order, seed, method, text, sorted(removed[:n]))
-            for (order, seed), removed in zip(orders, found)
-            for n, (method, text) in product(range(1, most + 1), variants)
-            if text == LIKE_TEST or order == "most linear"
-            if "folded" not in method or pruning.can_fold(model.config, removed[:n])
-        ]
-        items = [
-            {"model": source, "blocks": blocks, "heldout": heldout, "fitting": fitting[text]}
-            | methods.get(method, {"method": "remove"})
-            for _, _, method, text, blocks in cells
-        ]
-        losses = parallel.side_by_side(pruning.losses_without, items, settings.workers, "models")
-        for (order, seed, method, text, blocks), loss in zip(cells, losses):
-            place = {"model": name, "order": order, "seed": seed, "method": method, "text": text}
-            place |= {"n_removed": len(blocks), "removed": " ".join(map(str, blocks))}
-            n_runs = {"n_runs": len(pruning.adjacent_runs(blocks))}
-            rows.append(place | pruning.added_loss(loss, losses[0]) | n_runs)
-        sets = [blocks for *_, blocks in cells if blocks]
-        costs[name] = pruning.model_costs(model, sets, heldout[:8], scale.timing_rounds)
-    costs = pd.concat(costs, names=["model"]).reset_index("model")
-    costs = costs.assign(method=costs["method"].map(same_cost)).explode("method")
-    speed = costs[["model", "method", "n_removed", "n_runs", "speedup"]]
-    return {"": pd.DataFrame(rows).merge(speed, validate="many_to_one"), "_cost": costs}
+        separator, blocks = training.separator_of(settings, name), range(len(decoder_blocks(model)))
+        given, text = studies.study_text(settings, tokenizer, separator)
+        losses = partial(store.cached, studies.losses_of_sets, model, **given)
+        single = losses([[], *([block] for block in blocks)], "remove")
+        dense = single[single["removed"] == ""]
+        score = store.cached(linlib.linearity_profile, model, **text)
+        score = score.pivot(index="layer", columns="tokens")
+        costs = {order: [*(1 - score[column])] for order, column in scores.items()}
+        for order, criterion in others.items():
+            costs[order] = store.cached(pruning.block_costs, model, text["input_ids"], criterion)
+        costs[ORACLE] = [*studies.added_by_set(single, dense)["added"][1:]]
+        table = pd.DataFrame({"block": blocks} | costs)
+        tables["_costs"][name] = table.melt("block", [*costs], "order", "cost")
+
+        n, numbers = min(n_grid, len(blocks) - 1), (scale.numbers[-1], scale.random_subsets)
+        drawn = studies.random_sets(len(blocks), n, *numbers, settings.seed)
+        sizes = dict.fromkeys(map(len, drawn))
+        chosen = pd.DataFrame(product(costs, sizes), columns=["order", "n_removed"])
+        ranked = {order: sorted(blocks, key=cost.__getitem__) for order, cost in costs.items()}
+        sets = [tuple(sorted(ranked[order][:k])) for order, k in product(costs, sizes)]
+        grid, found = dict.fromkeys(one for one in sets if len(one) == n), {"alone": single}
+        for method, (kind, refit) in methods.items():
+            able = dict.fromkeys([*drawn, *grid]) if kind == "remove" else grid
+            if kind == "fold":
+                able = [one for one in grid if pruning.can_fold(model.config, one)]
+            if able and not (refit and len(blocks) > DEEP):
+                found[method] = losses([*able], kind, refit=refit)
+        found = pd.concat(found, names=["method"]).reset_index("method")
+        chosen["removed"] = [" ".join(map(str, one)) for one in sets]
+        kept = (found["method"] == "alone") | found["removed"].isin(chosen["removed"])
+        tables["_documents"][name] = found[kept]
+        added = studies.added_by_set(found[found["method"] != "alone"], dense)
+        tables["_subsets"][name] = added[added["method"] == "removed"][: len(drawn)]
+        tables[""][name] = chosen.merge(added)
+    joined = {suffix: pd.concat(one, names=["model"]) for suffix, one in tables.items()}
+    return {suffix: frame.reset_index("model") for suffix, frame in joined.items()}
 
 
 frame = linlib.result("pruning_shootout", measure, settings, remeasure)
 
 # %% [markdown]
-# There is one row per model, order, seed, method, text and number of blocks. `perplexity` is that
-# on held-out text, `added` the loss above the dense model's in nats per token, both with their
-# intervals over windows; `n_runs` counts the runs of adjacent blocks, and `speedup` is the dense
-# model's time over the pruned one's.
+# In each frame `added` is the loss above the dense model's in nats per token, with its interval
+# `added_low` to `added_high` over documents; `removed` lists the blocks, counted from 0.
 
 # %%
-pruned = frame[frame["n_removed"] > 0]
-like_test = pruned[pruned["text"] == LIKE_TEST]
-frame[["model", "order", "method", "n_removed", "removed", "added", "speedup"]].round(3).head()
+subsets, costs, documents = (
+    store.load_frame(f"pruning_shootout_{name}", settings.name)
+    for name in ("subsets", "costs", "documents")
+)
+models, orders = list(frame["model"].unique()), list(costs["order"].unique())
+most = frame.groupby("model")["n_removed"].transform("max")
+grid = frame[frame["n_removed"] == most.clip(upper=n_grid)]
+frame.round(3).head()
 
 # %% [markdown]
-# ## What to expect
+# ## What to expect of the grid
 #
-# If the paper's order is a good one, its line lies below the random one in the first column. Each
-# point has one block fewer than the one before and lies further to the right, being faster. Lower
-# is better; the dotted line is the dense model. Lines of one panel differ in the order alone, and
-# panels of one row in the method alone.
+# Rows are orders, columns methods; a cell is the loss that the shorter model adds to the dense one,
+# which is the row of zeros on top. The paper's order has a frame. If it is a good one, no row below
+# it is lighter. If maps do what the paper says, the columns right of the first are. Below zero
+# (blue) a shorter model is better on this text than the dense one, which says more about the dense
+# model than about pruning.
 
 # %%
-models, by_method, by_order = (list(like_test[c].unique()) for c in ("model", "method", "order"))
-means = like_test.groupby(["model", "method", "order", "n_removed"], sort=False)
-means = means[["perplexity", "speedup"]].mean().reset_index()
-size = {"figsize": (3.0 * len(by_method) + 2, 3.4 * len(models)), "sharex": True}
-fig, grid = plt.subplots(len(models), len(by_method), squeeze=False, **size)
-for model, axes in zip(models, grid):
-    for method, ax in zip(by_method, axes):
-        rows = means[(means["model"] == model) & (means["method"] == method)]
-        plots.path_points(rows, "speedup", "perplexity", "order", ax, by_order)
-        ax.set(title=f"{model}\n{method}", xlabel="Measured speed-up")
-    axes[0].set(ylabel="Perplexity per token, held-out", yscale="log")
-    plots.plain_log_ticks(axes[0])
-
-# %% [markdown]
-# The dense model's perplexity is the reference in each panel, and the price of the speed-up is the
-# distance from it. The first column has a logarithmic scale of its own, the others share one in
-# each row.
+size = {"figsize": (6.4 * len(models), 4.6), "squeeze": False, "sharey": True}
+fig, axes = plt.subplots(1, len(models), **size)
+worst = grid["added"].abs().max()
+looks = {"cmap": "vlag", "norm": SymLogNorm(0.1, vmin=-worst, vmax=worst), "fmt": ".2f"}
+for model, ax in zip(models, axes.flat):
+    rows = grid[grid["model"] == model]
+    table = rows.pivot(index="order", columns="method", values="added").reindex(["dense", *orders])
+    table = table[[method for method in methods if method in table]]
+    table.loc["dense"], marks = 0.0, plt.Rectangle((0, orders.index(PAPER) + 1), table.shape[1], 1)
+    table.columns = table.columns.str.replace(", ", ",\n")
+    sns.heatmap(table, annot=table.round(2) + 0.0, ax=ax, cbar=ax is axes.flat[-1], **looks)
+    marks.set(fill=False, lw=3, edgecolor="black", clip_on=False)
+    ax.add_patch(marks).set_zorder(3)
+    ax.set(title=f"{model}, {rows['n_removed'].iloc[0]} blocks", xlabel="", ylabel="")
 
 # %%
-dense = frame[frame["method"] == "dense"].set_index("model")["perplexity"]
-for model, axes in zip(models, grid):
-    mapped = means[(means["model"] == model) & (means["method"] != "removed")]["perplexity"]
-    for ax in axes:
-        ax.axhline(dense[model], ls=":", color=plots.NULL_COLOUR, label="dense model")
-    for ax in axes[1:]:
-        ax.set_ylim(0.97 * min(mapped.min(), dense[model]), 1.03 * max(mapped.max(), dense[model]))
-plots.legend(fig, grid[0, 0])
+for ax in axes.flat:
+    ax.tick_params(length=0, labelsize=10)
+    ax.tick_params("x", rotation=0)
+axes.flat[-1].collections[0].colorbar.set_label("Added loss, nats per token (0: dense)")
 plots.save(fig, store.figures_folder(settings.name) / "pruning_shootout")
 plots.show(fig)
 
 # %% [markdown]
-# ## How to read it
-#
-# The numbers behind the lines: the loss above the dense model's, in nats per token, as a mean over
-# the numbers of blocks. Rows are orders, columns methods. Below zero a shorter model is better on
-# this text than the dense one, which says more about the dense model than about pruning. The mean
-# is over those sets of blocks that all methods can leave out. A fold needs a block before the run,
-# so that sets with the first block are not among them, and folds of such sets are missing above.
+# An empty cell cannot be measured: nothing can be folded into a block before the first. Columns
+# that a panel lacks were not measured, as said above. The blocks behind the rows, counted from 0:
 
 # %%
-cells = ["model", "order", "seed", "n_removed"]
-complete = like_test.groupby(cells)["method"].transform("nunique") == len(by_method)
-table = like_test[complete].pivot_table("added", ["model", "order"], "method", sort=False)
-table[by_method].round(3)
+removed = grid[grid["method"] == "removed"]
+removed.pivot(index="order", columns="model", values="removed").loc[orders, models]
 
 # %% [markdown]
-# The text that maps are fitted on matters too. The same blocks, the most linear ones, with maps
-# from text like the test's and from stories, where the paper takes them:
+# ## Is the paper's order better than chance?
+#
+# Grey points are the sets that were drawn at random, or all there are; coloured ones the orders. An
+# order that knows something of blocks lies at the left end. The scale is logarithmic, but linear
+# around 0.
 
 # %%
-linear = pruned[(pruned["order"] == "most linear") & pruned["method"].str.startswith("replaced")]
-linear = linear[linear["method"] != "replaced, refitted"]
-linear.pivot_table("added", ["model", "n_removed"], ["method", "text"], sort=False).round(3)
+subsets["n_removed"] = subsets["removed"].str.split().str.len()
+removed = frame[frame["method"] == "removed"]
+size = {"figsize": (6.4 * len(models), 4.6), "squeeze": False}
+fig, axes = plt.subplots(1, len(models), **size)
+for model, ax in zip(models, axes.flat):
+    both = {"x": "added", "y": "n_removed", "orient": "h", "ax": ax, "jitter": False}
+    rows = subsets[subsets["model"] == model]
+    sns.stripplot(rows, color="0.7", size=4, **both | {"jitter": 0.35})
+    rows = removed[removed["model"] == model]
+    sns.stripplot(rows, hue="order", dodge=True, size=8, linewidth=0.7, legend=False, **both)
+    ax.set(title=model, ylabel="Blocks removed", xlabel="Added loss, nats per token")
+    ax.set_xscale("symlog", linthresh=0.1)
+
+# %%
+marks = {"ls": "", "marker": "o", "mec": "0.3", "ms": 8}
+for order, colour in zip(orders, sns.color_palette("colorblind", len(orders))):
+    axes.flat[0].plot([], [], color=colour, label=order, **marks)
+axes.flat[0].plot([], [], color="0.7", label="drawn at random, or all", **marks | {"ms": 4})
+plots.legend(fig, axes.flat[0])
+plots.save(fig, store.figures_folder(settings.name) / "pruning_shootout_null")
+plots.show(fig)
 
 # %% [markdown]
-# ## What it costs
-#
-# Parameters, operations and measured speed. The models take turns on the same text, and the
-# speed-up is the median over rounds. A folded model costs what a removal costs; a map costs $d^2$
-# parameters more. Compare `n_runs`: of two sets with equally many blocks, the one that lies in
-# fewer runs needs fewer maps.
+# The rank of an order is the share of sets of the same size that are cheaper. The best has 0, and
+# half of all sets lie on either side of 0.5. An order below 0.05 would be called better than chance
+# at the usual level. Of 100 random sets the share is known to about 0.1, of 15 sets exactly.
 
 # %%
-cost = store.load_frame("pruning_shootout_cost", settings.name)
-cost[cost["method"].isin(["dense", "removed", "replaced"])].round(2)
+pairs = removed.merge(subsets, on=["model", "n_removed"], suffixes=("", "_random"))
+pairs["cheaper"] = pairs["added_random"] < pairs["added"]
+table = pairs.pivot_table("cheaper", "order", ["model", "n_removed"], sort=False)
+table.loc[orders, models].round(2)
+
+# %% [markdown]
+# How many sets that is:
+
+# %%
+subsets.groupby(["model", "n_removed"], sort=False).size().rename("sets").to_frame().T
+
+# %% [markdown]
+# ## Does the cost of a block predict the loss that its removal adds?
+#
+# Spearman's rank correlation over the blocks of a model: 1 is a perfect order, 0 is none. The p
+# value is that of permutations, the interval Fisher's, both of which ask whether another model of
+# this kind would show the same. Block 0 turns token embeddings into states, so that most criteria
+# call it expensive and its removal is ruinous; a correlation may rest on it alone. So each is given
+# without it as well.
+
+# %%
+added = costs[costs["order"] == ORACLE].rename(columns={"cost": "added"})
+pairs = costs[costs["order"] != ORACLE].merge(added[["model", "block", "added"]])
+found = {}
+for (model, order), rows in pairs.groupby(["model", "order"], sort=False):
+    for blocks, some in (("all", rows), ("without block 0", rows[rows["block"] > 0])):
+        if len(some) > 2:  # fewer have no ranks to speak of
+            found[model, order, blocks] = stats.rank_correlation(some["cost"], some["added"])
+ranks = pd.DataFrame(found, index=["rho", "low", "high", "p"]).T
+ranks.rename_axis(["model", "order", "blocks"]).round(3)
+
+# %% [markdown]
+# How much of that is noise of the text? The loss that each block adds on one half of the documents,
+# against that on the other half. No criterion can be expected to do better than that.
+
+# %%
+alone = documents[documents["method"] == "alone"].fillna({"removed": "dense"})
+half = alone.groupby(["model", "removed"])["document"].rank() % 2
+sums = alone.groupby(["model", "removed", half.rename("half")])[["loss", "n_tokens"]].sum()
+halves = (sums["loss"] / sums["n_tokens"]).unstack("half").drop("dense", level="removed")
+halves.groupby("model").corr("spearman").iloc[::2, -1].droplevel(1).round(2)
+
+# %% [markdown]
+# ## The smallest effect that this can see
+#
+# Each order is compared with the paper's on the same documents. A difference must be about 2.8 of
+# its standard errors to be found in four of five such measurements; `smallest_effect` says how much
+# that is, in nats per token. Orders that chose the same blocks are left out.
+
+# %%
+keys = ["model", "method", "removed"]
+losses = grid[[*keys, "order"]].merge(documents, on=keys)
+paper = losses[losses["order"] == PAPER].drop(columns="order")
+losses = losses.merge(paper, on=["model", "method", "document"], suffixes=("", "_paper"))
+losses = losses[losses["removed"] != losses["removed_paper"]]
+found = {}
+for key, rows in losses.groupby(["model", "method", "order"], sort=False):
+    mean, low, high = stats.clustered_mean(rows["loss"] - rows["loss_paper"], rows["n_tokens"])
+    found[key] = mean, low, high, stats.smallest_effect(low, high)
+columns = ["than the paper's", "low", "high", "smallest effect"]
+differences = pd.DataFrame.from_dict(found, "index", columns=columns).round(3)
+differences
+
+# %% [markdown]
+# And a rank correlation would have to be this large, by the normal approximation of Fisher's z:
+
+# %%
+n_blocks = costs.groupby("model", sort=False)["block"].nunique()
+np.tanh(2.8 * np.sqrt(1.06 / (n_blocks - 3).clip(lower=1))).round(2)
 
 # %% [markdown]
 # ## Deviations
 #
-# - The paper has no such figure: it uses one order, without intervals or controls.
-# - At `tiny` models have six blocks, so that four removed are most of the model, and orders have
-#   little to choose from.
-# - The speed is that of this machine, for windows as long as those measured, without a cache.
-# - Where a run begins with the first block nothing can be folded. A panel of folds lacks those
-#   points, and a mean over random orders is over fewer seeds there.
-# - Two methods are compared here by their means; paired intervals are in Figure 7's notebook.
+# - The paper has no such figure: it shows one order, without intervals or controls.
+# - The random sets say where an order lies for one model and one text. That a model's six blocks
+#   allow 15 pairs bounds what they can show: the best rank among 15 has a p value of 1/15.
+# - Maps are fitted on text like the test's. Figures 6 and 7 show what other text costs.
+# - The oracle has read the test. It is a bound for orders by single blocks, and no rival.
+# - SmolLM2's weights are four-bit weights, dequantised; it is an instruct model, and its chat
+#   template is not applied.

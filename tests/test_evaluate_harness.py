@@ -18,7 +18,15 @@ from lm_eval.utils import env
 from test_models import tiny_config
 from transformers import AutoModelForCausalLM
 
-from linlib.evaluate.harness import CHANCE, COLUMNS, TABLE_2, TASKS, _definition, evaluate
+from linlib.evaluate.harness import (
+    CHANCE,
+    COLUMNS,
+    TABLE_2,
+    TASKS,
+    _definition,
+    answers,
+    evaluate,
+)
 from linlib.models import load_tokenizer
 from linlib.stats import binomial_interval
 from storyworld import TASKS as WORLD
@@ -76,6 +84,8 @@ def stock(task, row):
         case "arc_easy":
             right = "ABCD".index(row["answerKey"])
             return f"Question: {row['question']}\nAnswer:", row["choices"]["text"], right
+        case "continuation":
+            return row["question"], row["choices"]["text"], "ABCD".index(row["answerKey"])
         case "boolq":
             prompt = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
             return prompt, ["no", "yes"], row["label"]
@@ -304,6 +314,68 @@ def test_nothing_is_printed_and_the_log_level_comes_back(
         logger.setLevel(before)
 
 
+# Answers, item by item
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    """Items in ARC's columns that go on with a text."""
+    words = "The fox met a bear. They sat by the pond. It began to rain. Both ran home.".split(". ")
+    items = []
+    for number in range(10):
+        texts = [f"{words[(number + k) % 4].rstrip('.')} {k}." for k in range(4)]
+        choices, right = {"text": texts, "label": list("ABCD")}, number % 4
+        question = f"This is story {number}. It has {number % 3} friends."
+        item = {"id": str(number), "question": question, "choices": choices}
+        items.append(item | {"answerKey": "ABCD"[right]})
+    return Dataset.from_list(items)
+
+
+def test_a_continuation_is_plain_text_after_plain_text(model, tokenizer, sentences):
+    task = loaded("continuation", sentences)
+    assert [
+        (task.doc_to_text(doc), task.doc_to_choice(doc), task.doc_to_target(doc))
+        for doc in task.validation_docs()
+    ] == [stock("continuation", row) for row in sentences]
+    assert task.config.target_delimiter == " "
+    assert task.config.output_type == "multiple_choice"
+    found = in_memory(model, tokenizer, {"continuation": sentences})
+    plain = accuracy(model, tokenizer, "continuation", sentences)
+    assert value(found, "continuation", "acc") == pytest.approx(plain)
+    assert found.chance.iloc[0] == 1 / 4 and loaded("arc_easy", sentences).doc_to_text(
+        sentences[0]
+    ).startswith("Question: ")  # whose definition is as it was
+
+
+@pytest.mark.parametrize("task", ["continuation", "arc_easy", "boolq"])
+def test_answers_are_right_where_the_likeliest_choice_is(model, tokenizer, rows, sentences, task):
+    data = sentences if task == "continuation" else rows[task]
+    settings = {"max_length": LENGTH, "add_bos_token": True, "batch_size": 8}
+    found = answers(model, tokenizer, task, rows={task: data}, **settings)
+    scores = scores_of(model, tokenizer, task, data)
+    right = [
+        int(np.argmax(each) == stock(task, row)[2])
+        for row, each in zip(data, scores, strict=True)
+    ]  # fmt: skip
+    assert list(found.columns) == ["item", "correct"]
+    assert found.item.tolist() == list(range(len(data))) and found.correct.tolist() == right
+    few = answers(model, tokenizer, task, rows={task: data}, limit=3, **settings)
+    assert few.correct.tolist() == right[:3]
+
+
+def test_answers_to_record_are_right_where_they_are_exact(model, tokenizer, rows, measured):
+    settings = {"max_length": LENGTH, "add_bos_token": True, "batch_size": 8}
+    found = answers(model, tokenizer, "record", rows=rows, **settings)
+    assert found.correct.mean() == pytest.approx(value(measured, "record", "em"))
+
+
+def test_a_continuation_without_rows_says_where_they_are(model, tokenizer):
+    for function in (evaluate, answers):
+        task = "continuation" if function is answers else ["continuation"]
+        with pytest.raises(ValueError, match=r"needs rows, .*load_task\('pydocs', 'continuation'"):
+            function(model, tokenizer, task)
+
+
 # Prompts
 
 
@@ -350,7 +422,7 @@ def test_without_rows_a_task_is_the_stock_one_on_the_rows_of_the_hub():
 
 
 def test_the_tables_name_every_task():
-    assert TASKS.keys() == CHANCE.keys() == WORLD.keys()
+    assert TASKS.keys() == CHANCE.keys() == WORLD.keys() | {"continuation"}
     assert {task for task, _ in TABLE_2} == WORLD.keys() and len(set(TABLE_2.values())) == 11
     for task, data in ((task, make("train", 24)) for task, make in WORLD.items()):
         assert CHANCE[task] == pytest.approx(1 / len(stock(task, data[0])[1]))

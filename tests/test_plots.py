@@ -65,32 +65,62 @@ def test_a_baseline_is_thin_and_has_one_label_for_all_models(ax):
         assert line.get_linewidth() < 1
 
 
+def test_dominated_values_are_hollow_in_the_colour_and_shape_of_their_model(ax):
+    frame = profile_frame().assign(dominated=[False, True, False, False])
+    plots.linearity_lines(frame, "score", ax, hollow="dominated")
+    (hollow,) = (line for line in drawn(ax, "A", "AB") if line.get_linestyle() == "None")
+    np.testing.assert_allclose(hollow.get_xydata(), [[1, 0.5]])
+    assert hollow.get_markerfacecolor() == "white"
+    assert hollow.get_marker() == plots.markers("AB")["A"]
+    assert len(drawn(ax, "B", "AB")) == 1 and plots.HOLLOW_LABEL in labels(ax)
+
+
+@pytest.mark.parametrize(("n_layers", "size", "style"), [(6, 7, "--"), (30, 4, "-")])
+def test_deep_models_have_small_markers_on_a_solid_line(ax, n_layers, size, style):
+    depths = np.arange(1, n_layers + 1) / n_layers
+    frame = pd.DataFrame({"model": "A", "depth": depths, "score": depths, "null_score": 0.1})
+    plots.linearity_lines(frame, "score", ax)
+    (line,) = drawn(ax, "A", "A")
+    assert (line.get_markersize(), line.get_linestyle()) == (size, style)
+
+
 def quartiles():
     rows = [
-        {"model": "A", "quantity": quantity, "layer": layer, "depth": layer / 2,
+        {"model": "A", "quantity": quantity, "layer": layer, "depth": layer / 30,
          "q25": centre + layer - 0.5, "median": centre + layer, "q75": centre + layer + 1}
-        for quantity, centre in (("stream_norm", 10), ("delta_norm", 1), ("ratio", 0))
-        for layer in (1, 2)
+        for quantity, centre in (("output_norm", 10), ("delta_norm", 1), ("ratio", 0))
+        for layer in range(1, 31)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def test_quartiles_are_a_band_about_the_median(ax):
+def test_quartiles_are_a_band_about_the_median_and_block_1_stands_apart(ax):
     plots.quartile_lines(quartiles().query("quantity == 'ratio'"), ax)
-    (line,) = drawn(ax, "A", "A")
-    np.testing.assert_allclose(line.get_xydata(), [[0.5, 1], [1, 2]])
-    (band,) = ax.collections
+    line, block_1 = drawn(ax, "A", "A")
+    np.testing.assert_allclose(line.get_xdata(), np.arange(2, 31) / 30)
+    np.testing.assert_allclose(line.get_ydata(), np.arange(2, 31))
+    np.testing.assert_allclose(block_1.get_xydata(), [[1 / 30, 1]])
+    band, bar = ax.collections
     edge = band.get_paths()[0].vertices
-    assert (edge[:, 1].min(), edge[:, 1].max()) == (0.5, 3)
+    assert (edge[:, 1].min(), edge[:, 1].max()) == (1.5, 31)
+    np.testing.assert_allclose(bar.get_segments()[0][:, 1], [0.5, 2])
+    assert labels(ax) == ["A", plots.BLOCK_1_LABEL]
 
 
-def test_norms_of_stream_and_block_are_two_lines(ax):
+def test_norms_of_stream_and_block_are_two_lines_with_few_ticks(ax):
     plots.use_style()
     plots.norm_lines(quartiles(), ax)
-    assert [label.split(" $")[0] for label in labels(ax)] == ["residual stream", "block output"]
-    lines = {line.get_color(): line.get_ydata() for line in ax.get_lines() if len(line.get_xdata())}
-    np.testing.assert_allclose([lines["C0"], lines["C3"]], [[11, 12], [2, 3]])
-    assert ax.get_xticks().tolist() == [1, 2] and len(ax.collections) == 2
+    names = [label.split(" $")[0] for label in labels(ax)]
+    assert names == ["resulting stream", "block output", plots.BLOCK_1_LABEL]
+    handles = dict(zip(names, ax.get_legend_handles_labels()[0], strict=True))
+    for name, centre in (("resulting stream", 10), ("block output", 1)):
+        colour = handles[name].get_color()
+        drawn_in_it = [line for line in ax.get_lines() if line.get_color() == colour]
+        line, block_1 = (one for one in drawn_in_it if len(one.get_xdata()))
+        np.testing.assert_allclose(line.get_ydata(), centre + np.arange(2, 31))
+        np.testing.assert_allclose(block_1.get_xydata(), [[1, centre + 1]])
+    ticks = ax.get_xticks()
+    assert len(ticks) <= 8 and (ticks == ticks.astype(int)).all()
 
 
 def training_frame():
@@ -197,48 +227,98 @@ def test_measured_lines_have_the_intervals_of_the_frame_side_by_side(ax):
     assert (places[0] < places[1]).all() and np.abs(places - np.array([1, 3])).max() < 0.2
 
 
-@pytest.mark.parametrize("below_first", [True, False])
-def test_a_score_below_zero_stays_in_sight_in_panels_that_share_an_axis(below_first):
-    above, training = profile_frame(), training_frame()
-    below = above.assign(score=-0.4, score_low=-0.6, score_high=-0.2)
+@pytest.mark.parametrize("outside_first", [True, False])
+def test_no_value_and_no_interval_is_cut_off_in_panels_that_share_an_axis(outside_first):
+    usual, training = profile_frame(), training_frame()
+    outside = usual.assign(score=-0.4, score_low=-5.2, score_high=1.3)
     fig, axes = plt.subplots(2, 2, sharey="row")
-    for place, frame in enumerate((below, above) if below_first else (above, below)):
+    for place, frame in enumerate((outside, usual) if outside_first else (usual, outside)):
         plots.linearity_lines(frame, "score", axes[0, place], band="score")
-        negative = frame is below
+        moved = 6.4 * (frame is outside)
         plots.dynamics_lines(
-            training.assign(score=training["score"] - negative), "score", axes[1, place]
+            training.assign(score=training["score"] - moved), "score", axes[1, place]
         )
-    assert axes[0, 0].get_ylim()[0] <= -0.6 and axes[1, 0].get_ylim()[0] <= -0.4
+    plots.thin_lines(usual.assign(score=-9), "score", axes[0, 0], "drawn last")
+    low, high = axes[0, 0].get_ylim()
+    assert low < -9 and high > 1.3
+    low, high = axes[1, 0].get_ylim()
+    assert low < 0.6 - 6.4 and high > 1.03
     plt.close(fig)
 
 
-def test_a_histogram_keeps_counts_and_fills_empty_bins(ax):
-    frame = pd.DataFrame(
-        {
-            "layer": 1,
-            "cloud": ["measured", "measured", "gaussian"],
-            "error_low": [0.0, 0.3, 0.0],
-            "error_high": [0.1, 0.4, 0.1],
-            "count": [7, 2, 9],
-        }
-    )
-    plots.error_histogram(frame, ax)
-    steps = {patch.get_label(): patch.get_data() for patch in ax.patches}
-    np.testing.assert_array_equal(steps["layer 1"].values, [7, 0, 0, 2])
-    np.testing.assert_allclose(steps["layer 1"].edges, [0, 0.1, 0.2, 0.3, 0.4])
-    assert ax.get_yscale() == "log"
+def test_0_and_1_are_in_sight(ax):
+    plots.linearity_lines(profile_frame().assign(score=0.9), "score", ax)
+    low, high = ax.get_ylim()
+    assert low < 0 and 1 < high < 1.1
 
 
-def test_a_deep_model_shows_few_layers(ax):
-    frame = pd.DataFrame(
-        [
-            {"layer": layer, "cloud": cloud, "error_low": 0.0, "error_high": 0.1, "count": 5}
-            for layer in range(1, 49)
-            for cloud in ("measured", "gaussian")
-        ]
+def histogram():
+    rows = [
+        {"layer": 1, "depth": 0.5, "cloud": "measured", "error_low": 0.0, "count": 7},
+        {"layer": 1, "depth": 0.5, "cloud": "measured", "error_low": 0.3, "count": 2},
+        {"layer": 1, "depth": 0.5, "cloud": "gaussian", "error_low": 0.0, "count": 9},
+        {"layer": 2, "depth": 1.0, "cloud": "measured", "error_low": 0.1, "count": 9},
+        {"layer": 2, "depth": 1.0, "cloud": "gaussian", "error_low": 0.1, "count": 8},
+    ]
+    return pd.DataFrame(rows).assign(error_high=lambda frame: frame["error_low"] + 0.1)
+
+
+def test_a_histogram_counts_the_tokens_with_at_least_an_error(ax):
+    plots.error_histogram(histogram(), ax, heaviest=1)
+    first, second = ax.get_lines()
+    np.testing.assert_allclose(first.get_xdata(), [0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(first.get_ydata(), [2, 2, 2])
+    np.testing.assert_array_equal(second.get_ydata(), [9, np.nan, np.nan])
+    null = ax.collections[0].get_paths()[0].vertices
+    assert null[:, 1].max() == 8 and null[:, 0].max() <= 0.2
+    assert ax.get_xscale() == ax.get_yscale() == "log" and first.get_color() == "black"
+    assert labels(ax) == ["Gaussian residuals,\nsame covariance", "heaviest tail"]
+
+
+def blocks():
+    rows = [
+        {"model": model, "layer": layer, "left_out": count, "step": f"{count} less",
+         "score": layer / 10 - count / 1000 - (model == "B")}
+        for model in "AB" for layer in (1, 2, 4) for count in (0, 10, 100)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_bars_are_medians_over_blocks_with_their_values_and_points_are_blocks(ax):
+    plots.block_bars(blocks(), "step", "score", ax)
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    np.testing.assert_allclose(heights, [[0.2, 0.19, 0.1], [-0.8, -0.81, -0.9]])
+    values = ["0.200", "0.190", "0.100", "-0.800", "-0.810", "-0.900"]
+    assert [text.get_text() for text in ax.texts] == values
+    points = np.concatenate([c.get_offsets()[:, 1] for c in ax.collections])
+    np.testing.assert_allclose(np.sort(points), np.sort(blocks()["score"]))
+    assert [label.split("\n")[0] for label in labels(ax)] == ["A", "B"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0 less", "10 less", "100 less"]
+
+
+def test_block_lines_are_single_blocks_and_their_median(ax):
+    plots.block_lines(blocks(), "left_out", "score", ax)
+    (median,) = drawn(ax, "A", "AB")
+    np.testing.assert_allclose(median.get_xydata(), [[0, 0.2], [10, 0.19], [100, 0.1]])
+    assert len(drawn(ax, "B", "AB", alpha=0.35)) == 3 and labels(ax) == ["A", "B"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "10", "100"]
+
+
+def test_layers_have_the_colours_of_their_depth_in_all_panels():
+    fig, axes = plt.subplots(1, 2)
+    deep = pd.concat(
+        histogram().query("layer == 2").assign(layer=layer, depth=layer / 30)
+        for layer in range(1, 31)
     )
-    plots.error_histogram(frame, ax)
-    assert 4 <= len(ax.patches) - 1 <= plots.MOST_LAYERS
+    plots.error_histogram(histogram(), axes[0])
+    plots.error_histogram(deep, axes[1])
+    plots.depth_bar(fig, axes)
+    colours = [[line.get_color() for line in ax.get_lines()] for ax in axes]
+    assert [len(lines) for lines in colours] == [2, 30]  # no layer is left out
+    assert colours[0] == [colours[1][14], colours[1][29]]
+    (bar,) = (ax for ax in fig.axes if ax not in axes)
+    assert bar.get_ylabel() == "Normalized depth (layer / L)" and bar.get_ylim() == (0, 1)
+    plt.close(fig)
 
 
 def test_files_are_the_same_bytes_every_time(tmp_path):
@@ -260,6 +340,15 @@ def test_a_spare_panel_takes_the_legend():
     plots.legend(fig, axes[0])
     assert len(axes) == 5 and fig.axes[5].get_legend() is not None and not fig.legends
     plt.close(fig)
+
+
+def test_a_model_has_one_colour_in_all_figures():
+    few = plots.palette(["SmolLM2-135M (4-bit)"])
+    many = plots.palette(["GPT-2 (tiny)", "Llama (tiny)", "OPT (tiny)", "SmolLM2-135M (4-bit)"])
+    assert few.items() <= many.items() and len(set(many.values())) == 4
+    assert plots.palette(["Llama (tiny)"])["Llama (tiny)"] == many["Llama (tiny)"]
+    sizes = plots.palette(["OPT-125M", "OPT-1.3B", "removed"])
+    assert len(set(sizes.values())) == 3
 
 
 def test_colours_stay_apart_for_many_models():

@@ -9,19 +9,24 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_models import CONFIGS, logits
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from linlib.linearity import LinearMap
 from linlib.measure import linearity_profile
-from linlib.models import load_tokenizer
+from linlib.models import load_model, load_tokenizer
 from linlib.models.decoders import decoder_blocks, residual_stream
 from linlib.pruning import (
     CRITERIA,
+    Maps,
     adjacent_runs,
     block_costs,
+    fit_maps,
     flops_per_token,
+    load_pruned,
     model_costs,
+    prune,
     removal_order,
     remove_blocks,
     replace_runs,
@@ -330,6 +335,58 @@ def test_an_order_holds_as_many_blocks_as_asked_for(model, windows, criterion):
         assert removal_order(model, windows, criterion, n_remove) == whole[:n_remove]
 
 
+@pytest.fixture(scope="module")
+def sink():
+    """A model with a token that is massive throughout, and windows in which it stands."""
+    model = deep_model("llama")
+    model.base_model.embed_tokens.weight.data[3] *= 1000
+    windows = random_windows(40)
+    assert 0 < (windows == 3).sum() < 20
+    return model, windows
+
+
+def test_orders_can_leave_massive_tokens_out(sink):
+    model, windows = sink
+    frame = linearity_profile(model, windows, batch_size=8)
+    for tokens, rows in frame.groupby("tokens"):
+        costs = block_costs(model, windows, "linearity", tokens=tokens, batch_size=8)
+        np.testing.assert_allclose(costs, 1 - rows["linearity_score"], atol=1e-6)
+        order = removal_order(model, windows, "linearity", tokens=tokens, batch_size=8)
+        assert order == np.argsort(costs, stable=True).tolist()[:-1]
+    with pytest.raises(ValueError, match="unknown token group 'no first position'; choose from"):
+        removal_order(model, windows, "loss", tokens="no first position")
+
+
+@pytest.mark.parametrize("remeasure", [False, True])
+@pytest.mark.parametrize("criterion", ["linearity", "last"])
+def test_the_order_of_folds_keeps_block_0(model, windows, criterion, remeasure):
+    options = dict(remeasure=remeasure)
+    order = removal_order(model, windows, criterion, method="fold", **options)
+    assert sorted(order) == [1, 2, 3, 4]
+    if not remeasure:
+        whole = np.argsort(block_costs(model, windows, criterion), stable=True).tolist()
+        assert order == [block for block in whole if block != 0]
+    for method in ("remove", "replace", "distil"):
+        same = removal_order(model, windows, criterion, method=method, **options)
+        assert same == removal_order(model, windows, criterion, **options)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "olmo2", "opt_350m"])
+def test_a_method_that_does_not_fit_is_refused_before_anything_is_measured(name, windows):
+    model = deep_model(name)
+    handle = model.base_model.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
+    message = "cannot be folded into the blocks of this.*use method 'replace'"
+    with pytest.raises(ValueError, match=message):
+        removal_order(model, windows, method="fold")
+    for blocks in ([1], [1, 3]):
+        with pytest.raises(ValueError, match=message):
+            fit_maps(model, blocks, "fold", windows)
+    with pytest.raises(ValueError, match="unknown method 'melt'; choose from.*'fold'"):
+        removal_order(model, windows, method="melt")
+    handle.remove()
+    assert removal_order(model, windows, n_remove=1, method="replace")
+
+
 # ---------------------------------------------------------------- export
 
 FRESH = """
@@ -356,6 +413,9 @@ def test_a_folder_opens_where_there_is_only_transformers(tokenizer_folder, tmp_p
     prompt = tokenizer("The quick brown fox", return_tensors="pt").input_ids
     tokens = small.generate(prompt, max_new_tokens=8, do_sample=False)
     assert done.stdout == tokenizer.decode(tokens[0])
+    opened, own = load_pruned(folder)
+    assert own.get_vocab() == tokenizer.get_vocab()
+    close(logits(opened, prompt), logits(small, prompt))
 
 
 def test_a_folder_that_exists_is_not_written_to(model, tmp_path):
@@ -365,12 +425,119 @@ def test_a_folder_that_exists_is_not_written_to(model, tmp_path):
     assert [*tmp_path.iterdir()] == [tmp_path / "kept"] and not any((tmp_path / "kept").iterdir())
 
 
-def test_a_model_with_maps_is_no_plain_model(model, tmp_path):
-    delta = LinearMap(torch.zeros(32, 32), torch.zeros(32))
-    small = replace_runs(model, {range(0, 2): delta, range(3, 4): delta})
-    with pytest.raises(ValueError, match=r"blocks 0\.\.1, 3\.\.3, and a plain llama has none"):
-        save_pruned(small, tmp_path / "small")
-    assert not any(tmp_path.iterdir())
+def random_map(seed):
+    generator = torch.Generator().manual_seed(seed)
+    weight, bias = (torch.randn(*shape, generator=generator) for shape in ((32, 32), (32,)))
+    return LinearMap(0.05 * weight, bias)
+
+
+OPEN_ALL = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from linlib.pruning import load_pruned
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    model, tokenizer = load_pruned(path / "small")
+    assert tokenizer is None and not model.training
+    expected = load_file(path / "expected.safetensors")
+    with torch.no_grad():
+        logits = model(input_ids=expected["windows"]).logits
+    torch.testing.assert_close(logits, expected["logits"], atol=1e-5, rtol=1e-5)
+    for use_cache in (True, False):
+        options = dict(max_new_tokens=6, do_sample=False, use_cache=use_cache, output_logits=True)
+        done = model.generate(expected["windows"], return_dict_in_generate=True, **options)
+        assert torch.equal(done.sequences, expected["tokens"]), (path.name, use_cache)
+        torch.testing.assert_close(torch.stack(done.logits), expected["scores"], atol=1e-4, rtol=0)
+    print(path.name, model.config.num_hidden_layers, model.config.removed_blocks)
+"""
+
+
+def test_models_with_maps_open_in_a_fresh_process(tmp_path):
+    runs = [range(0, 1), range(1, 2), range(3, 5)]  # at the input, and two maps in a row
+    for name in CONFIGS:
+        model = replace_runs(deep_model(name), {run: random_map(run.start) for run in runs})
+        save_pruned(model, tmp_path / name / "small")
+        tokens, scores = generated(model, use_cache=True)
+        expected = {"windows": WINDOWS, "tokens": tokens, "scores": scores}
+        expected |= {"logits": logits(model, WINDOWS).contiguous()}
+        save_file(expected, tmp_path / name / "expected.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_ALL, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{name} 1 [0, 1, 3, 4]" for name in sorted(CONFIGS)]
+
+
+@pytest.fixture
+def with_maps(model, tmp_path):
+    small = replace_runs(model, {range(0, 2): random_map(0), range(3, 4): random_map(1)})
+    return save_pruned(small, tmp_path / "small")
+
+
+def test_no_other_library_opens_a_model_without_its_maps(with_maps):
+    names = {path.name for path in with_maps.iterdir()}
+    assert names == {"config.json", "maps.safetensors", "model"}
+    for opening in (AutoModelForCausalLM.from_pretrained, load_model):
+        with pytest.raises((ValueError, FileNotFoundError), match="linlib_pruned"):
+            opening(with_maps)
+    plain = AutoModelForCausalLM.from_pretrained(with_maps / "model")  # by who asks for it
+    assert plain.config.removed_blocks == [0, 1, 3]
+
+
+def test_a_damaged_file_of_maps_is_refused(with_maps, tmp_path):
+    maps = with_maps / "maps.safetensors"
+    whole = maps.read_bytes()
+    for damaged in (whole[:-100], whole[:4], b""):
+        maps.write_bytes(damaged)
+        with pytest.raises(ValueError, match="holds no maps that can be read.*copy the folder"):
+            load_pruned(with_maps)
+    save_file({"weight": torch.zeros(2)}, maps)
+    with pytest.raises(ValueError, match="holds no maps that can be read"):
+        load_pruned(with_maps)
+    narrow = LinearMap(torch.zeros(8, 8), torch.zeros(8))
+    Maps("replace", (1,), {range(1, 2): narrow}).save(with_maps)
+    with pytest.raises(ValueError, match=r"are of width \[8\], and the model .* of width 32"):
+        load_pruned(with_maps)
+    with pytest.raises(FileNotFoundError, match="there is no model at the path"):
+        load_pruned(tmp_path / "elsewhere")
+
+
+def n_bytes(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("method", ["remove", "replace", "fold"])
+def test_the_precision_of_the_checkpoint_is_kept(method, windows, tmp_path):
+    deep_model("llama").to(torch.bfloat16).save_pretrained(tmp_path / "dense")
+    model = load_model(tmp_path / "dense")
+    before = photograph(model)
+    assert model.dtype == torch.float32
+    small = prune(model, [2, 3], method, windows)
+    folder = save_pruned(small, tmp_path / "small")
+    assert small.dtype == torch.float32 and small.config.dtype == torch.float32
+    assert_untouched(model, before)
+    plain = folder / "model" if method == "replace" else folder
+    assert n_bytes(plain) < n_bytes(tmp_path / "dense")
+    assert AutoConfig.from_pretrained(plain).dtype == torch.bfloat16
+    opened, _ = load_pruned(folder)
+    close(logits(opened, WINDOWS), logits(small, WINDOWS), 0.1 if method == "fold" else 1e-5)
+    again = save_pruned(
+        prune(opened, [], "remove") if method != "replace" else opened, tmp_path / "b"
+    )
+    assert n_bytes(again) == n_bytes(folder)
+    wide, _ = load_pruned(save_pruned(small, tmp_path / "wide", dtype=torch.float32))
+    close(logits(wide, WINDOWS), logits(small, WINDOWS))
+
+
+def test_a_model_of_no_checkpoint_or_opened_in_less_keeps_its_own_precision(tmp_path):
+    model = deep_model("gpt2")
+    folder = save_pruned(model.to(torch.float16), tmp_path / "half")
+    assert AutoConfig.from_pretrained(folder).dtype == torch.float16
+    deep_model("gpt2").save_pretrained(tmp_path / "single")
+    less = load_model(tmp_path / "single", dtype="bfloat16")
+    folder = save_pruned(less, tmp_path / "less")
+    assert AutoConfig.from_pretrained(folder).dtype == torch.bfloat16
 
 
 def test_a_failure_leaves_nothing_behind(model, tmp_path):
@@ -447,6 +614,8 @@ def test_block_indices_are_checked(model):
 
 def test_blocks_that_know_their_number_are_not_interchangeable():
     model = deep_model("gpt2", scale_attn_by_inverse_layer_idx=True)
+    with pytest.raises(ValueError, match="gpt2 are not interchangeable.*own number"):
+        removal_order(model, WINDOWS)
     with pytest.raises(ValueError, match="gpt2 are not interchangeable.*own number"):
         remove_blocks(model, [1])
 

@@ -19,6 +19,7 @@ import linlib
 from linlib import corpora, pruning, store
 from linlib.linearity import LinearMap
 from linlib.measure import window_losses
+from linlib.measure.losses import document_losses
 from linlib.models import load_tokenizer
 from linlib.models.decoders import decoder_blocks, residual_stream
 
@@ -66,12 +67,9 @@ def ridge_map(model, windows, run):
     return lambda states: states + (states.double() @ weight + bias).to(states.dtype)
 
 
-def t_interval(values):
-    """Mean and 95% interval by the textbook."""
-    mean, n = sum(values) / len(values), len(values)
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-    half = stats.t.ppf(0.975, n - 1) * math.sqrt(variance / n)
-    return mean, mean - half, mean + half
+def each_window(windows):
+    """Documents of one window each."""
+    return torch.arange(len(windows))[:, None].expand(windows.shape)
 
 
 # ---------------------------------------------------------------- the parts
@@ -97,7 +95,7 @@ def affine_model():
 @pytest.mark.parametrize("blocks", [[2], [1, 3], [1, 2, 3]])
 def test_exactly_affine_blocks_are_replaced_without_any_loss(affine_model, blocks):
     fitting, heldout = random_windows(20), random_windows(6, seed=2)
-    dense = window_losses(affine_model, heldout).tolist()
+    dense = document_losses(affine_model, heldout, each_window(heldout))
     states, added = stream_of(affine_model, heldout)[-1], {}
     for method in ("remove", "replace", "distil"):
         maps = pruning.fit_maps(
@@ -110,7 +108,8 @@ def test_exactly_affine_blocks_are_replaced_without_any_loss(affine_model, block
             distillation={"steps": 2, "evaluation_interval": 1, "warmup_steps": 0},
         )
         pruned = pruning.apply_maps(affine_model, maps)
-        added[method] = pruning.added_loss(window_losses(pruned, heldout).tolist(), dense)
+        losses = document_losses(pruned, heldout, each_window(heldout))
+        added[method] = pruning.added_loss(losses, dense)
         if method != "remove":
             np.testing.assert_allclose(stream_of(pruned, heldout)[-1], states, atol=1e-8)
     assert abs(added["remove"]["added"]) > 0.01
@@ -140,23 +139,48 @@ def test_the_order_is_that_of_least_squares(name):
     )
 
 
-def test_added_loss_is_paired_window_by_window():
+def test_added_loss_is_paired_by_document():
+    """Beside the ratio estimator of the textbook (Cochran 1977, section 6.4), over documents."""
     model, windows = deep_model("llama"), random_windows(9, seed=4)
-    dense = window_losses(pruning.prune(model, [], "remove"), windows, batch_size=4)
-    pruned = window_losses(pruning.prune(model, [1, 3], "remove"), windows, batch_size=4)
-    found = pruning.added_loss(pruned.tolist(), dense.tolist())
-    by_hand = losses_by_transformers(model, windows)
-    assert dense.tolist() == pytest.approx(by_hand, abs=1e-5)
-    with skip_blocks(model, [1, 3]):
-        without = losses_by_transformers(model, windows)
-    differences = [loss - before for loss, before in zip(without, by_hand, strict=True)]
-    loss, low, high = t_interval(without)
-    expected = [math.exp(loss), math.exp(low), math.exp(high), loss, *t_interval(differences)]
+    documents = (torch.arange(9 * 12) // 17).view(9, 12)  # (108,) -> (9, 12)
+    dense = document_losses(model, windows, documents, batch_size=4)
+    pruned = document_losses(pruning.prune(model, [1, 3], "remove"), windows, documents)
+    found = pruning.added_loss(pruned, dense)
     names = ["perplexity", "low", "high", "loss", "added", "added_low", "added_high"]
     assert list(found) == names
+
+    @torch.no_grad()
+    def sums(skipped):
+        """Loss and predicted tokens of each document, token by token."""
+        totals = np.zeros((7, 2))
+        with skip_blocks(model, skipped):
+            for row, numbers in zip(windows, documents, strict=True):
+                picked = model(input_ids=row[None]).logits[0].double().log_softmax(-1)
+                for place in range(1, 12):
+                    totals[numbers[place]] += [-picked[place - 1, row[place]].item(), 1]
+        return totals.T
+
+    def ratio(values, sizes):
+        mean, n = values.sum() / sizes.sum(), len(values)
+        variance = ((values - mean * sizes) ** 2).sum() / (n - 1)
+        half = stats.t.ppf(0.975, n - 1) * math.sqrt(variance / n) / sizes.mean()
+        return [mean, mean - half, mean + half]
+
+    (before, sizes), (after, _) = sums([]), sums([1, 3])
+    loss = ratio(after, sizes)
+    expected = [*np.exp(loss), loss[0], *ratio(after - before, sizes)]
     assert list(found.values()) == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    apart = found["high"] / found["low"]  # pairing removes what the windows have in common
+    apart = found["high"] / found["low"]  # pairing removes what the documents have in common
     assert found["added_high"] - found["added_low"] != pytest.approx(math.log(apart), rel=0.01)
+
+
+def test_losses_on_different_text_are_not_paired():
+    frame = pd.DataFrame({"document": [0, 1], "loss": [3.0, 4.0], "n_tokens": [2, 3]})
+    message = r"losses of 2 documents with 5 tokens cannot be paired .* on 1 documents with 2"
+    with pytest.raises(ValueError, match=message):
+        pruning.added_loss(frame, frame[:1])
+    with pytest.raises(ValueError, match="measure both on the same windows"):
+        pruning.added_loss(frame, frame.assign(n_tokens=[3, 2]))
 
 
 # ---------------------------------------------------------------- runs of blocks
@@ -280,12 +304,14 @@ def toy(tokenizer_folder, tmp_path_factory):
         "pruning": {
             "first_model": "toy",
             "second_model": "toy",
-            "most_removed": 3,
+            "numbers": [1, 2, 3],
             "stories": str(folder / "stories.jsonl"),
             "calibration_windows": 24,
             "heldout_windows": 7,
             "ridge": RIDGE,
-            "random_seeds": [0],
+            "task": "arc_easy",
+            "study_windows": 7,
+            "random_subsets": 4,
             "batch_size": 5,
             "timing_rounds": 1,
             "distillation": {
@@ -361,93 +387,163 @@ def altered(model, text, method, blocks):
     )
 
 
+@torch.no_grad()
+def losses_by_document(model, windows, documents):
+    """Loss, summed over the predicted tokens of each document, and their number, token by token."""
+    totals = {}
+    for row, numbers in zip(windows, documents.tolist(), strict=True):
+        picked = model(input_ids=row[None]).logits[0].double().log_softmax(-1)
+        for place in range(1, len(row)):
+            loss, n_tokens = totals.get(numbers[place], (0.0, 0))
+            totals[numbers[place]] = loss - picked[place - 1, row[place]].item(), n_tokens + 1
+    return np.array([totals[number] for number in sorted(totals)]).T
+
+
+def ratio_interval(sums, sizes):
+    """Mean per token and its 95% interval over documents, by the textbook's ratio estimator."""
+    mean, n = sums.sum() / sizes.sum(), len(sums)
+    variance = ((sums - mean * sizes) ** 2).sum() / (n - 1)
+    half = stats.t.ppf(0.975, n - 1) * math.sqrt(variance / n) / sizes.mean()
+    return mean, mean - half, mean + half
+
+
 @pytest.mark.parametrize(
-    ("number", "name"), [("06", "fig6_pruning_first"), ("07", "fig7_pruning_second")]
+    ("number", "name", "distilled_on"),
+    [
+        ("06", "fig6_pruning_first", ["stories"]),
+        ("07", "fig7_pruning_second", ["like the test's", "stories"]),
+    ],
 )
-def test_figures_6_and_7_are_what_plain_loops_measure(number, name, ground):
-    path, model, _, texts, order = ground
+def test_figures_6_and_7_are_what_plain_loops_measure(number, name, distilled_on, ground, toy):
+    path, model, tokenizer, texts, order = ground
     run_cells(number, path, name)
-    frame = store.load_frame(name, "toy").set_index(["method", "n_removed"])
-    windows = store.load_frame(f"{name}_windows", "toy")
-    assert len(frame) == 10 and (frame["model"] == "toy").all()
-    dense = losses_by_transformers(model, texts["heldout"])
-    for method, n in [("dense", 0), *((m, n) for m in ("removed", "replaced") for n in (1, 2, 3))]:
+    frame = store.load_frame(name, "toy").set_index(["method", "text", "n_removed"])
+    each = store.load_frame(f"{name}_documents", "toy")
+    assert each.columns.tolist()[:4] == ["model", "method", "n_removed", "text"]
+    assert len(frame) == 10 + 3 * len(distilled_on) and (frame["model"] == "toy").all()
+    split = {"seq_len": 24, "split": "heldout", "return_documents": True}
+    heldout, documents = linlib.token_windows(toy[1]["corpus"], tokenizer, n_windows=7, **split)
+    assert torch.equal(heldout, texts["heldout"])
+    dense, sizes = losses_by_document(model, heldout, documents)
+    assert 1 < len(sizes) < len(heldout)  # documents are not windows
+    fitted_on = {"none": None, "like the test's": texts["calibration"], "stories": texts["stories"]}
+    cells = [("removed", "none"), ("replaced", "like the test's"), ("replaced", "stories")]
+    cells = [("dense", "none", 0), *((*cell, n) for cell in cells for n in (1, 2, 3))]
+    for method, text, n in cells:
         blocks = sorted(order[:n])
-        with altered(model, texts["stories"], method, blocks):
-            losses = losses_by_transformers(model, texts["heldout"])
-        row = frame.loc[(method, n)]
+        with altered(model, fitted_on[text], method, blocks):
+            losses, _ = losses_by_document(model, heldout, documents)
+        row = frame.loc[(method, text, n)]
         assert n == 0 or str(row["removed"]) == " ".join(map(str, blocks))
-        expected = t_interval([a - b for a, b in zip(losses, dense, strict=True)])
+        expected = ratio_interval(losses - dense, sizes)
         assert row[["added", "added_low", "added_high"]].tolist() == pytest.approx(
             expected, abs=2e-5
         )
-        assert row["perplexity"] == pytest.approx(math.exp(sum(losses) / 7), rel=1e-4)
-        each = windows[(windows["method"] == method) & (windows["n_removed"] == n)]
-        assert each["window"].tolist() == list(range(7))
-        assert each["loss"].tolist() == pytest.approx(losses, abs=1e-4)
-    assert frame.loc[("removed", 3), "added"] > 0.01
-    history = store.load_frame(f"{name}_distillation", "toy")
-    assert (
-        set(history["step"]) <= {0, 2, 4, 6}
-        and history.groupby("n_removed")["kept"].sum().eq(1).all()
+        assert row["perplexity"] == pytest.approx(math.exp(losses.sum() / sizes.sum()), rel=1e-4)
+        found = each[(each["method"] == method) & (each["n_removed"] == n) & (each["text"] == text)]
+        assert found["n_tokens"].tolist() == sizes.tolist()
+        assert found["loss"].tolist() == pytest.approx(losses, abs=1e-3)
+    assert frame.loc[("removed", "none", 3), "added"] > 0.01
+    assert frame.loc["replaced + distilled"].index.unique("text").tolist() == distilled_on
+
+
+def test_figure_7_keeps_the_error_along_each_distillation(ground, toy):
+    path, model, tokenizer, texts, order = ground
+    run_cells("07", path, "fig7_pruning_second")
+    history = store.load_frame("fig7_pruning_second_distillation", "toy")
+    assert set(history["step"]) <= {0, 2, 4, 6}
+    beyond = linlib.token_windows(
+        toy[1]["corpus"], tokenizer, seq_len=24, split="heldout", n_windows=10
     )
-    for n, rows in history.groupby("n_removed"):
+    windows = {
+        "like the test's": (texts["calibration"], beyond[7:]),
+        "stories": (texts["stories"], texts["stopping"]),
+    }
+    assert len(history.groupby(["text", "n_removed"])) == 6
+    for (text, n), rows in history.groupby(["text", "n_removed"]):
         runs = pruning.adjacent_runs(order[:n])
-        target = stream_of(model, texts["stopping"])
-        maps = {run: ridge_map(model, texts["stories"], run) for run in runs}
+        fitted_on, stopping = windows[text]
+        target = stream_of(model, stopping)
+        maps = {run: ridge_map(model, fitted_on, run) for run in runs}
         with blocks_become(model, maps):
-            ours = stream_of(model, texts["stopping"])
+            ours = stream_of(model, stopping)
         expected = sum(((ours[run.stop] - target[run.stop]) ** 2).mean() for run in runs)
         assert rows["heldout_loss"].iloc[0] == pytest.approx(expected, rel=1e-3)
         assert rows["heldout_loss"][rows["kept"]].item() == rows["heldout_loss"].min()
 
 
 @torch.no_grad()
-def answered_right(model, tokenizer, rows):
-    """The share of questions whose right answer has the highest log-likelihood."""
-    right = 0
+def right_answers(model, tokenizer, rows, prompt):
+    """Of each question, whether the right candidate has the highest log-likelihood."""
+    right = []
     for row in rows:
-        context = f"Question: {row['question']}\nAnswer:"
+        context = prompt.format(**row)
         scores = []
         for choice in row["choices"]["text"]:
             start = 1 + len(tokenizer(context, add_special_tokens=False).input_ids)
             ids = tokenizer(f"{context} {choice}", add_special_tokens=False).input_ids
             ids = torch.tensor([[tokenizer.bos_token_id, *ids]])
-            if ids.shape[1] > 151:  # 150 are read, and the last one is only predicted
-                start, ids = start - (ids.shape[1] - 151), ids[:, -151:]
+            if ids.shape[1] > 161:  # the model reads 160, and the last one is only predicted
+                start, ids = start - (ids.shape[1] - 161), ids[:, -161:]
             log_probabilities = model(input_ids=ids[:, :-1]).logits.double().log_softmax(-1)
             picked = log_probabilities[0].gather(1, ids[0, 1:, None])[:, 0]
             scores.append(picked[start - 1 :].sum().item())
-        right += row["choices"]["label"][int(np.argmax(scores))] == row["answerKey"]
-    return right / len(rows)
+        right.append(row["choices"]["label"][int(np.argmax(scores))] == row["answerKey"])
+    return np.array(right)
 
 
-def test_figure_8_is_what_a_plain_loop_measures(ground, toy, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "source", "prompt"),
+    [
+        ("arc_easy", "storyworld", "Question: {question}\nAnswer:"),
+        ("continuation", "pydocs", "{question}"),
+    ],
+)
+def test_figure_8_is_what_a_plain_loop_measures(task, source, prompt, ground, toy, tmp_path):
     _, model, tokenizer, texts, order = ground
-    profile = toy[1] | {"measure": toy[1]["measure"] | {"seq_len": 150}}
-    profile["pruning"] = profile["pruning"] | {"calibration_windows": 8, "most_removed": 2}
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
-
-    def windows(text):
-        return linlib.token_windows(text, tokenizer, seq_len=150, split="train", n_windows=8)
-
-    scores = scores_by_lstsq(model, windows(profile["corpus"]))
-    order = sorted(range(4), key=lambda block: -scores[block])
-    stories = windows(profile["pruning"]["stories"])
+    asked = {"task": task, "task_rows": 12}
+    (tmp_path / "toy.yaml").write_text(
+        yaml.safe_dump(toy[1] | {"pruning": toy[1]["pruning"] | asked})
+    )
     run_cells("08", tmp_path / "toy.yaml", "fig8_pruning_accuracy")
     frame = store.load_frame("fig8_pruning_accuracy", "toy").set_index(["method", "n_removed"])
-    rows = corpora.load_task("storyworld", "arc_easy", "validation", 12)
-    shares = set()
-    for method, n in [("dense", 0), *((m, n) for m in ("removed", "replaced") for n in (1, 2))]:
-        with altered(model, stories, method, sorted(order[:n])):
-            expected = answered_right(model, tokenizer, rows)
-        row = frame.loc[(method, n)]
-        assert row["accuracy"] == pytest.approx(expected), (method, n)
-        interval = stats.binomtest(round(12 * expected), 12).proportion_ci(0.95, "wilson")
+    answers = store.load_frame("fig8_pruning_accuracy_answers", "toy")
+    rows = corpora.load_task(source, task, "validation", 12)
+    dense, all_answers = right_answers(model, tokenizer, rows, prompt), set()
+    for method, n in [("dense", 0), *((m, n) for m in ("removed", "replaced") for n in (2, 3))]:
+        with altered(model, texts["stories"], method, sorted(order[:n])):
+            right = right_answers(model, tokenizer, rows, prompt)
+        row, each = frame.loc[(method, n)], answers.query("method == @method and n_removed == @n")
+        assert each["item"].tolist() == list(range(12))
+        assert each["correct"].tolist() == right.tolist(), (method, n)
+        assert row["accuracy"] == pytest.approx(right.mean())
+        interval = stats.binomtest(int(right.sum()), 12).proportion_ci(0.95, "wilson")
         assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
         assert (row["n"], row["chance"]) == (12, 0.25)
-        shares.add(expected)
-    assert len(shares) > 1  # pruning changes answers, so that the comparison says something
+        all_answers.add(tuple(right))
+        if n == 0:
+            assert row[["difference", "difference_low", "difference_high", "p"]].isna().all()
+            continue
+        ours, theirs = (right & ~dense).sum(), (dense & ~right).sum()
+        assert row["difference"] == pytest.approx((ours - theirs) / 12)
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+        p = stats.binomtest(int(ours), int(ours + theirs)).pvalue if ours + theirs else 1
+        assert row["p"] == pytest.approx(p)
+    assert len(all_answers) > 1  # pruning changes answers, so that the comparison says something
+    assert frame.index.unique("n_removed").tolist() == [0, 2, 3]  # of a sample, the last two
+
+
+def test_figure_8_measures_all_numbers_of_blocks_where_all_questions_are_asked(
+    ground, toy, tmp_path
+):
+    folder = tmp_path / "tasks" / "arc_easy"
+    folder.mkdir(parents=True)
+    corpora.load_task("storyworld", "arc_easy", "validation", 5).to_json(folder / "validation.json")
+    profile = toy[1] | {"evaluation": toy[1]["evaluation"] | {"source": str(tmp_path / "tasks")}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
+    run_cells("08", tmp_path / "toy.yaml", "fig8_pruning_accuracy")
+    frame = store.load_frame("fig8_pruning_accuracy", "toy")
+    assert frame["n_removed"].unique().tolist() == [0, 1, 2, 3] and (frame["n"] == 5).all()
 
 
 def test_notebook_20_is_what_plain_loops_measure(ground):
@@ -532,7 +628,7 @@ def test_fitting_takes_the_windows_that_the_profile_names(ground):
     options = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1}
     options |= {"evaluation_interval": 2, "patience": 2, "seed": 0}
     assert found["distillation"] == options
-    assert (found["ridge"], found["batch_size"]) == (RIDGE, 5)
+    assert (found["ridge"], found["batch_size"], found["tokens"]) == (RIDGE, 5, "all")
     apart = pruning.fitting_arguments(profile.corpus, tokenizer, profile)
     rest = linlib.token_windows(
         profile.corpus, tokenizer, seq_len=24, split="heldout", n_windows=10
@@ -544,11 +640,31 @@ def test_worker_losses_are_those_of_the_pruned_model(ground):
     path, model, _, texts, _ = ground
     fitting = {"windows": texts["stories"], "batch_size": 5}
     source = {"name_or_path": linlib.load_profile(path).models[0].id}
+    heldout, blocks = texts["heldout"], [0, 2]
+    documents = each_window(heldout) // 2
     for refit in (False, True):
-        found = pruning.losses_without(source, [0, 2], "replace", texts["heldout"], fitting, refit)
-        small = pruning.prune(model, [0, 2], "replace", texts["stories"], refit=refit)
-        assert found == pytest.approx(losses_by_transformers(small, texts["heldout"]), abs=1e-5)
+        found = pruning.losses_without(
+            source, blocks, "replace", heldout, documents, fitting, refit
+        )
+        small = pruning.prune(model, blocks, "replace", texts["stories"], refit=refit)
+        expected = document_losses(small, heldout, documents)
+        pd.testing.assert_frame_equal(found, expected, atol=1e-4)
         options = {"refit": refit, **fitting}
-        assert store.is_cached(pruning.fit_maps, model, [0, 2], "replace", **options)
+        assert store.is_cached(pruning.fit_maps, model, blocks, "replace", **options)
+    moments = pruning.run_moments(model, [range(0, 1), range(2, 3)], texts["stories"])
+    solved = pruning.losses_without(
+        model, blocks, "replace", heldout, documents, {"moments": moments, "batch_size": 5}
+    )
+    small = pruning.prune(model, blocks, "replace", texts["stories"])
+    pd.testing.assert_frame_equal(solved, document_losses(small, heldout, documents), atol=1e-4)
     with pytest.raises(ValueError, match="unknown method 'melt'"):
-        pruning.losses_without(source, [0, 2], "melt", texts["heldout"], fitting)
+        pruning.losses_without(source, blocks, "melt", heldout, documents, fitting)
+
+
+def test_removal_keeps_nothing_in_the_store(ground):
+    _, model, _, texts, _ = ground
+    fitting = {"windows": texts["stories"], "batch_size": 5}
+    pruning.losses_without(
+        model, [1], "remove", texts["heldout"], each_window(texts["heldout"]), fitting
+    )
+    assert not store.is_cached(pruning.fit_maps, model, [1], "remove", refit=False, **fitting)

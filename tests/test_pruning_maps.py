@@ -1,6 +1,7 @@
 """Maps in the place of blocks: known ones exactly, fitted ones against plain least squares."""
 
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from test_pruning import (
     random_windows,
 )
 from torch.nn.functional import mse_loss
+from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
@@ -28,6 +30,7 @@ from linlib.pruning import (
     affine_maps,
     can_fold,
     distil,
+    fit_maps,
     output_projection,
     prune,
     remove_blocks,
@@ -202,6 +205,52 @@ def test_a_model_with_maps_is_not_pruned_again(model, windows):
         prune(small, [2], "remove")
 
 
+# ---------------------------------------------------------------- token groups
+
+
+def massive_by_hand(x, y, first):
+    """Whether ||x|| or ||y|| exceeds ten times its median over the first tokens."""
+    norms = [states.norm(dim=-1) for states in (x, y)]
+    return torch.stack([norm > 10 * norm[:first].median() for norm in norms]).any(0)
+
+
+def test_maps_without_massive_tokens_are_least_squares_on_the_others(exact, windows):
+    model = deepcopy(exact)
+    model.base_model.embed_tokens.weight.data[3] *= 1000
+    run, options = range(2, 4), dict(ridge=0.0, batch_size=8)
+    stream = [tokens_of(states) for states in stream_of(model, windows)]
+    x, y = stream[run.start], stream[run.stop]
+    massive = massive_by_hand(x, y, 8 * windows.shape[1])
+    assert 0 < massive.sum() < 30
+    (delta,) = fit_maps(
+        model, run, "replace", windows, tokens="no massive", **options
+    ).deltas.values()
+    expected = fit_linear_map(x[~massive], (y - x)[~massive])
+    close(delta.weight, expected.weight, 1e-7)
+    close(delta.bias, expected.bias, 1e-7)
+    (raw,) = fit_maps(model, run, "replace", windows, **options).deltas.values()
+    assert not torch.allclose(raw.weight, delta.weight, atol=1e-3)
+    kept = []
+    output_projection(model, 1).register_forward_hook(lambda _m, _a, out: kept.append(out.clone()))
+    stream_of(model, windows)
+    m = tokens_of(kept.pop())
+    (folded,) = fit_maps(
+        model, run, "fold", windows, tokens="no massive", **options
+    ).deltas.values()
+    expected = torch.linalg.lstsq(m[~massive], (y - x)[~massive]).solution
+    close(folded.weight, expected, 1e-6)
+
+
+def test_a_group_without_tokens_is_refused(model):
+    loud = torch.tensor([100.0, 1.0] * 6)[:, None]  # half of the tokens come in loud,
+    swapped = {0: lambda x: loud.expand_as(x), 1: lambda x: loud.flip(0).expand_as(x)}
+    message = r"all 96 tokens are massive at the run of blocks 1 \.\. 1, .*use tokens='all'"
+    with blocks_become(model, swapped), pytest.raises(ValueError, match=message):  # half go out so
+        run_moments(model, [range(1, 2)], random_windows(8), tokens="no massive")
+    with pytest.raises(ValueError, match="unknown token group 'few'; choose from"):
+        fit_maps(model, [1], "replace", random_windows(8), tokens="few")
+
+
 # ---------------------------------------------------------------- moments of runs
 
 
@@ -258,6 +307,40 @@ def test_a_run_that_is_named_twice_is_counted_once(model, windows):
     for of_projection in (False, True):
         found = run_moments(model, [range(1, 3)] * 2, windows, of_projection=of_projection)
         assert found[range(1, 3)].n_tokens == windows.numel()
+
+
+@pytest.mark.parametrize("method", ["replace", "fold"])
+def test_moments_of_more_runs_serve_for_several_sets_of_blocks(model, windows, method):
+    runs = [range(1, 2), range(1, 3), range(2, 3), range(4, 5)]
+    moments = run_moments(model, runs, windows, of_projection=method == "fold")
+    for blocks in ([1], [1, 2, 4], [2, 4]):
+        found = fit_maps(model, blocks, method, moments=moments)
+        expected = fit_maps(model, blocks, method, windows)
+        assert list(found.deltas) == list(expected.deltas)
+        for run, delta in expected.deltas.items():
+            close(found.deltas[run].weight, delta.weight, 1e-6)
+    message = "cannot serve the runs .* with refit={}: they must hold each run"
+    with pytest.raises(ValueError, match=message.format("False")):
+        fit_maps(model, [3], method, moments=moments)
+    with pytest.raises(ValueError, match=message.format("True")):
+        fit_maps(model, [1, 4], method, moments=moments, refit=True)
+    with pytest.raises(ValueError, match="method 'distil' trains maps, so it needs `training`"):
+        fit_maps(model, [1], "distil", moments=moments, stopping=windows)
+
+
+def test_a_short_fit_is_quiet_and_a_long_one_counts_windows(model, windows, capfd, monkeypatch):
+    fit_maps(model, [1], "replace", windows)
+    assert capfd.readouterr() == ("", "")
+    bars = []
+
+    def impatient(*args, **options):
+        bars.append(tqdm(*args, **options | {"delay": 0, "mininterval": 0}))
+        return bars[-1]
+
+    monkeypatch.setattr("linlib.pruning.fit.tqdm", impatient)
+    fit_maps(model, [1, 3], "replace", windows, refit=True, batch_size=8)
+    assert [(bar.n, bar.total, bar.leave) for bar in bars] == [(20, 20, False)] * 2
+    assert "8/20" in (shown := capfd.readouterr().err) and "window" in shown
 
 
 # ---------------------------------------------------------------- folds

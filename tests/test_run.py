@@ -192,6 +192,7 @@ def test_the_report_says_where_numbers_come_from(home):
     provenance = {
         "device": "cpu",
         "corpora": {"pydocs (heldout)": "f" * 64},
+        "notes": {"smollm2-135m": "four-bit weights (Q4_1), dequantised to float32"},
         "wall_seconds": 1.5,
         "cached_seconds": 0.5,
     }
@@ -201,6 +202,7 @@ def test_the_report_says_where_numbers_come_from(home):
     text = report.write_report("smoke", "a minute").read_text()
     assert "## fig0\n" in text and "`fig0.csv` (2 rows), `fig0_more.csv` (2 rows)" in text
     assert "pydocs (heldout) (sha256 ffffffffffff)" in text and "![" not in text
+    assert "\n- **smollm2-135m**: four-bit weights (Q4_1), dequantised to float32.\n\nIn" in text
 
 
 def test_findings_are_put_between_the_markers_of_a_page(home):

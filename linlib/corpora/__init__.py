@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 import storyworld
 from linlib import store
-from linlib.corpora import pydocs
+from linlib.corpora import continuation, pydocs
 from linlib.corpora.tokens import character_windows, token_windows, train_tokenizer
 
 __all__ = [
@@ -44,6 +44,8 @@ _FORMATS = {
     ".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"
 }  # fmt: skip
 
+_HEADING = re.compile(r"\s*= [^=]+ =\s*")  # of an article; " = = History = = " is of a section
+
 # Task -> where the hub has it, and the hub's name for our split "validation".
 HUB_TASKS: dict[str, tuple[dict[str, str], str]] = {
     "boolq": ({"path": "aps/super_glue", "name": "boolq"}, "validation"),
@@ -63,7 +65,31 @@ def _hub(
     """The texts of a dataset on the hub, which calls our split "heldout" `heldout`."""
     theirs = heldout if split == "heldout" else split
     rows = _load_from_hub(f"corpus '{path}'", path, name=name, split=theirs)
-    return _texts(rows, column, f"corpus '{path}'")
+    return _texts(rows, column, f"corpus '{path}'").select_columns("text")
+
+
+def _wikitext(name: str, split: str) -> Dataset:
+    """The articles of a WikiText, whose rows on the hub are lines."""
+    theirs = "test" if split == "heldout" else split
+    path = "Salesforce/wikitext"
+    lines = _load_from_hub(f"corpus '{path}'", path, name=name, split=theirs)
+    return Dataset.from_generator(articles, gen_kwargs={"lines": lines})
+
+
+def articles(lines: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Put the lines of WikiText together to articles, each of which begins with its heading.
+
+    Args:
+        lines: rows as on the hub: a line's `text` ends with a line break, a blank line's is empty.
+    """
+    article: list[str] = []
+    for line in lines:
+        if _HEADING.fullmatch(line["text"]) and any(map(str.strip, article)):
+            yield {"text": "".join(article).strip()}
+            article = []
+        article.append(line["text"] or "\n")
+    if any(map(str.strip, article)):
+        yield {"text": "".join(article).strip()}
 
 
 def _in_turn(*corpora: Dataset) -> Dataset:
@@ -76,8 +102,8 @@ CORPORA: dict[str, Callable[[str], Dataset]] = {
     "pydocs": pydocs.load,
     "storyworld": lambda split: store.cached(storyworld.load, split),
     "pydocs+storyworld": lambda split: _in_turn(pydocs.load(split), CORPORA["storyworld"](split)),
-    "wikitext-2": lambda split: _hub("Salesforce/wikitext", split, "wikitext-2-raw-v1"),
-    "wikitext-103": lambda split: _hub("Salesforce/wikitext", split, "wikitext-103-raw-v1"),
+    "wikitext-2": lambda split: _wikitext("wikitext-2-raw-v1", split),
+    "wikitext-103": lambda split: _wikitext("wikitext-103-raw-v1", split),
     "tinystories": lambda split: _hub("roneneldan/TinyStories", split, heldout="validation"),
     "tinystories-textbooks": lambda split: _in_turn(
         CORPORA["tinystories"](split),
@@ -119,6 +145,9 @@ def text_dataset(
     text: str | Path | Dataset | list[str], column: str = "text", split: str | None = None
 ) -> Dataset:
     """Turn text, as you have it, into a dataset with a `text` column, one row per document.
+
+    A column `source` of strings is kept: rows that share it are parts of one document for
+    `token_windows`.
 
     Args:
         text: the name of a corpus; the path of a file, which is .txt (documents are separated by
@@ -195,19 +224,26 @@ def _part(rows: Dataset, name: str, split: str) -> Dataset:
 
 
 def _texts(rows: Dataset, column: str, name: str) -> Dataset:
-    """The column of strings of a dataset, named `text`, without rows that are blank."""
+    """The column of strings, named `text`, and any `source`, without rows that are blank."""
     if column not in rows.column_names:
         raise ValueError(
             f"{name} has columns {rows.column_names}, and no '{column}'; say which one holds the "
             f"text with column=..."
         )
-    kind = rows.features[column]
-    if getattr(kind, "dtype", None) not in ("string", "large_string"):
+    if not _holds_strings(rows, column):
+        kind = rows.features[column]
         raise ValueError(f"column '{column}' of {name} does not hold strings, but {kind}")
-    rows = rows.filter(_have_words, batched=True, input_columns=column).select_columns(column)
+    kept = [column]
+    if column != "source" and "source" in rows.column_names and _holds_strings(rows, "source"):
+        kept.append("source")
+    rows = rows.filter(_have_words, batched=True, input_columns=column).select_columns(kept)
     if len(rows) == 0:
         raise ValueError(f"{name} holds no text")
     return rows if column == "text" else rows.rename_column(column, "text")
+
+
+def _holds_strings(rows: Dataset, column: str) -> bool:
+    return getattr(rows.features[column], "dtype", None) in ("string", "large_string")
 
 
 def _have_words(texts: list[str | None]) -> list[bool]:
@@ -221,10 +257,11 @@ def load_task(source: str, task: str, split: str, n_rows: int | None = None) -> 
     """Load rows of a labelled task; the columns are the same for all sources.
 
     Args:
-        source: "storyworld", "hub", or a folder that holds one dataset folder per task, in any
-            format that `datasets.load_dataset` reads.
-        task: of storyworld a key of its `TASKS` or "reward_modeling", of the hub a key of
-            `HUB_TASKS`, of a folder any name; who uses the rows checks their columns.
+        source: "storyworld", "pydocs", "hub", or a folder that holds one dataset folder per task,
+            in any format that `datasets.load_dataset` reads.
+        task: of storyworld a key of its `TASKS` or "reward_modeling", of pydocs "continuation", of
+            the hub a key of `HUB_TASKS`, of a folder any name; who uses the rows checks their
+            columns.
         split: "train" or "validation".
         n_rows: how many; of the hub and of a folder, a fixed random choice. None is all, which
             storyworld, having no end, cannot give.
@@ -252,6 +289,9 @@ def _load_task_once(source: str, task: str, split: str, n_rows: int | None) -> D
             return storyworld.preference_pairs("train" if split == "train" else "heldout", n_rows)
         _require_known(task, source, storyworld.TASKS)
         return storyworld.TASKS[task](split, n_rows)
+    if source == "pydocs":
+        _require_known(task, source, ("continuation",))
+        return continuation.load(split, n_rows)
     if source == "hub":
         _require_known(task, source, HUB_TASKS)
         where, validation = HUB_TASKS[task]
@@ -262,7 +302,7 @@ def _load_task_once(source: str, task: str, split: str, n_rows: int | None) -> D
         if not path.is_dir():
             raise FileNotFoundError(
                 f"there is no folder {path} with rows of task '{task}'; a source of tasks is "
-                "'storyworld', 'hub', or a folder of such folders"
+                "'storyworld', 'pydocs', 'hub', or a folder of such folders"
             )
         rows = load_dataset(str(path), split=split)
     if n_rows is None or n_rows >= len(rows):

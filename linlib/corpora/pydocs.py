@@ -10,7 +10,8 @@ import hashlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from datasets import Dataset
@@ -44,6 +45,9 @@ def load(split: str) -> Dataset:
 def pydocs_text(split: str, sources: str) -> Dataset:
     """Extract one split; no held-out paragraph opens like one of training.
 
+    Texts of all files come in turn (`_in_rounds`): the beginning of a split, of any length, samples
+    all packages.
+
     Args:
         split: "train" or "heldout".
         sources: digest of the names and sizes of all files, which makes other versions of the
@@ -51,11 +55,31 @@ def pydocs_text(split: str, sources: str) -> Dataset:
     """
     parts = {"heldout": [], "train": []}
     for name, path in source_files():
-        held_out = hashlib.sha256(name.encode()).digest()[0] % HELD_OUT_SHARE == 0
+        held_out = _digest(name)[0] % HELD_OUT_SHARE == 0
         parts["heldout" if held_out else "train"].append((name, path))
     seen: set[str] = set()
     documents = {part: list(_documents(files, seen)) for part, files in parts.items()}
-    return Dataset.from_list(documents[split])
+    return Dataset.from_list(_in_rounds(documents[split]))
+
+
+def _in_rounds(documents: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """One text of each file, then another of each, in an order without meaning (that of digests).
+
+    Some files hold a thousand times the text of others: one after the other, the largest would be
+    most of the text that is read.
+    """
+    of_file: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for document in documents:
+        of_file[document["source"]].append(document)
+    rounds = []
+    for source, texts in of_file.items():
+        texts.sort(key=lambda document: _digest(document["text"]))
+        rounds += [(place, _digest(source), text) for place, text in enumerate(texts)]
+    return [text for *_, text in sorted(rounds, key=lambda one: one[:2])]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def source_files() -> list[tuple[str, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -46,11 +47,16 @@ def token_windows(
     at_most: int | None = None,
     split: str | None = None,
     column: str = "text",
-) -> Tensor:
+    separator: str | None = None,
+    return_documents: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Cut text into windows of equal length, which need no padding.
 
-    Documents are joined in their order with a bos token before each, and each window begins with a
-    bos token of its own, as a model meets it in use.
+    Each window begins with a bos token, as a model meets it in use, and holds no other: a bos token
+    in mid-window draws attention as the first one does, and its state becomes as large. Names of
+    special tokens in the text are text. Documents are joined in their order by the separator that
+    the model was trained with. Where one token is both bos and eos, as of GPT-2 and OPT, that token
+    is the separator of training, and so it does occur in mid-window.
 
     Args:
         text: the name of a corpus, the path of a file, a dataset, or a list of strings; see
@@ -61,9 +67,15 @@ def token_windows(
         at_most: stop at this number of windows if the text has more; None reads all of it.
         split: "train" or "heldout"; see `linlib.corpora.text_dataset`.
         column: where the texts are, in a file or dataset with columns.
+        separator: what joins two documents, one token or more. None takes the eos token, or a blank
+            line where the tokenizer has none or has a chat template: there, eos ends a turn.
+        return_documents: whether to return the document of each token as well.
 
     Returns:
-        Token ids, (n_windows, seq_len).
+        Token ids, (n_windows, seq_len). With `return_documents` also the number of each token's
+        document, counted from 0, of the same shape. Texts that share a `source` (a column of
+        strings, as pydocs has it) are one document; a separator belongs to the document before it,
+        and a bos token to that of the token after it.
 
     Raises:
         ValueError: the tokenizer has no bos token, the text is shorter than requested, or the size
@@ -78,12 +90,23 @@ def token_windows(
         )
     body = seq_len - 1
     wanted = (n_windows or at_most or math.inf) * body
-    ids = array("i")  # four bytes per token, where a list takes eight and more
+    between = _separator_ids(tokenizer, separator)
+    ids, documents = array("i"), array("i")  # four bytes per token; a list takes eight and more
+    known: dict[str, int] = {}  # source -> number of the document
+    n_documents = number = 0
     for texts in corpora.text_dataset(text, column, split).iter(BATCH):
-        tokens = tokenizer(texts["text"], add_special_tokens=False, verbose=False)
-        for document in tokens["input_ids"]:
-            ids.append(tokenizer.bos_token_id)
-            ids.extend(document)
+        tokens = tokenizer(
+            texts["text"], add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        for one, source in zip(tokens, texts.get("source", repeat(None)), strict=False):
+            if ids:
+                ids.extend(between)
+            if return_documents:
+                documents.extend(repeat(number, len(ids) - len(documents)))  # the separator
+                number = n_documents if source is None else known.setdefault(source, n_documents)
+                n_documents += number == n_documents
+                documents.extend(repeat(number, len(one)))
+            ids.extend(one)
         if len(ids) >= wanted:
             break
     available = len(ids) // body
@@ -94,9 +117,25 @@ def token_windows(
             "use more text"
         )
     n_windows = n_windows or min(available, at_most or available)
-    windows = torch.frombuffer(ids, dtype=torch.int32, count=n_windows * body).long()
-    windows = windows.view(n_windows, body)  # (n_windows * body,) -> (n_windows, body)
-    return torch.cat([torch.full((n_windows, 1), tokenizer.bos_token_id), windows], dim=1)
+
+    def cut(values: array) -> Tensor:
+        flat = torch.frombuffer(values, dtype=torch.int32, count=n_windows * body).long()
+        return flat.view(n_windows, body)  # (n_windows * body,) -> (n_windows, body)
+
+    first = torch.full((n_windows, 1), tokenizer.bos_token_id)
+    windows = torch.cat([first, cut(ids)], dim=1)
+    if not return_documents:
+        return windows
+    numbers = cut(documents)
+    return windows, torch.cat([numbers[:, :1], numbers], dim=1)
+
+
+def _separator_ids(tokenizer: PreTrainedTokenizerBase, separator: str | None) -> list[int]:
+    if separator is None:
+        if tokenizer.eos_token_id is not None and not tokenizer.chat_template:
+            return [tokenizer.eos_token_id]
+        separator = "\n\n"
+    return tokenizer(separator, add_special_tokens=False)["input_ids"]
 
 
 def character_windows(

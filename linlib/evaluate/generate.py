@@ -25,14 +25,14 @@ def complete(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> pd.DataFrame:
-    """Continue each prompt until the model begins another document or the limit is reached.
+    """Continue each prompt until the model ends the document or the limit is reached.
 
     When less than an eighth of the window is free, a text is continued from its newest half
-    window. A document begins with the bos token, and ends with the next bos or eos token.
+    window. A document begins with the bos token, if there is one, and ends with the eos token.
 
     Args:
         model: a decoder, or the folder of one.
-        tokenizer: its tokenizer, or the folder of it, with a bos or eos token.
+        tokenizer: its tokenizer, or the folder of it, with an eos token.
         prompts: beginnings of texts.
         max_new_tokens: length at which a completion is cut off.
         window: tokens that the model sees at most; older ones are dropped.
@@ -46,18 +46,18 @@ def complete(
         ended it, as opposed to the limit of tokens.
 
     Raises:
-        ValueError: an empty prompt, too short a window, no new tokens, or no bos and eos token.
+        ValueError: an empty prompt, too short a window, no new tokens, or no eos token.
     """
     if isinstance(model, Path):
         model = load_model(model, device=device)
     if isinstance(tokenizer, Path):
         tokenizer = load_tokenizer(tokenizer)
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    stops = begin + ([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])
-    if not stops:
+    end = tokenizer.eos_token_id
+    if end is None:
         raise ValueError(
-            f"tokenizer '{tokenizer.name_or_path}' has neither a bos nor an eos token, so that no "
-            "completion could end"
+            f"tokenizer '{tokenizer.name_or_path}' has no eos token, so that no completion could "
+            "end; set tokenizer.eos_token to what separated documents in training"
         )
     for number, prompt in enumerate(prompts):
         if not prompt.strip():
@@ -67,7 +67,7 @@ def complete(
             f"window = {window} and max_new_tokens = {max_new_tokens} leave no room for a "
             "completion; choose a window of at least 2 and at least one new token"
         )
-    options = {"eos_token_id": stops, "pad_token_id": stops[0], "do_sample": temperature > 0}
+    options = {"eos_token_id": end, "pad_token_id": end, "do_sample": temperature > 0}
     options |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     if temperature > 0:
         options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -89,7 +89,7 @@ def _complete(
     window: int,
     options: dict[str, object],
 ) -> list[tuple[list[int], bool]]:
-    """The new tokens of each prompt, and whether the model ended them with one of the stops."""
+    """The new tokens of each prompt, and whether the model ended them with the eos token."""
     texts, ended = [list(prompt) for prompt in prompts], [False] * len(prompts)
     left, begin = max_new_tokens, [0] * len(prompts)  # where the view of each text begins
     least = max(window // 8, 1)  # new tokens in a round, whose first step reads all views again
@@ -107,8 +107,7 @@ def _complete(
         n_tokens = min(left, window - width)
         out = model.generate(padded, attention_mask=mask, max_new_tokens=n_tokens, **options)
         for number, new in zip(open_ones, out[:, width:].tolist(), strict=True):
-            stops = options["eos_token_id"]
-            end = next((place for place, token in enumerate(new) if token in stops), None)
+            end = new.index(options["eos_token_id"]) if options["eos_token_id"] in new else None
             texts[number] += new[:end]
             ended[number] = end is not None
         left -= n_tokens

@@ -39,6 +39,7 @@ TASKS = {
     "arc_easy": ("arc/arc_easy.yaml", "question choices answerKey"),
     "boolq": ("super_glue/boolq/default.yaml", "question passage label"),
     "cb": ("super_glue/cb/default.yaml", "premise hypothesis label"),
+    "continuation": ("arc/arc_easy.yaml", "question choices answerKey"),  # but for its prompt
     "copa": ("super_glue/copa/default.yaml", "premise choice1 choice2 question label"),
     "multirc": ("super_glue/multirc/default.yaml", "paragraph question answer label"),
     "record": ("super_glue/record/default.yaml", "passage query entities answers"),
@@ -53,7 +54,7 @@ TASKS = {
 COLUMNS = ["task", "metric", "value", "stderr", "n", "chance", "low", "high"]
 SHARES = ("acc", "acc_norm", "em")  # metrics that are shares of right answers
 # The share of right answers that guessing gets; of ReCoRD, where two entities are named.
-CHANCE = dict.fromkeys(TASKS, 1 / 2) | {"arc_easy": 1 / 4, "cb": 1 / 3}
+CHANCE = dict.fromkeys(TASKS, 1 / 2) | {"arc_easy": 1 / 4, "cb": 1 / 3, "continuation": 1 / 4}
 # Task and metric -> column of the paper's Table 2; arc_easy is not in the paper's table.
 TABLE_2 = {
     ("boolq", "acc"): "boolq",
@@ -106,6 +107,59 @@ def evaluate(
         ValueError: an unknown task (with the nearest names), or `rows` of an unknown task, without
             rows or without a column that the definition reads.
     """
+    results = _run(
+        model, tokenizer, tasks, rows, max_length, add_bos_token, batch_size, limit, device
+    )
+    found = [row for task in tasks for row in _rows(task, results)]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def answers(
+    model: PreTrainedModel | Path,
+    tokenizer: PreTrainedTokenizerBase | Path,
+    task: str,
+    *,
+    rows: Mapping[str, Dataset] | None = None,
+    max_length: int | None = None,
+    add_bos_token: bool | None = None,
+    batch_size: int = 64,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Ask a model one task, and tell its answers apart, so that models can be paired by item.
+
+    Arguments and errors are those of `evaluate`.
+
+    Returns:
+        One row per item: `item`, its number among the rows from 0, and `correct`, 1 where the
+        answer is right (exactly, where the task is ReCoRD) and 0 elsewhere; see `stats.mcnemar`.
+
+    Raises:
+        ValueError: also a task whose items are not right or wrong.
+    """
+    results = _run(
+        model, tokenizer, [task], rows, max_length, add_bos_token, batch_size, limit, device
+    )
+    samples = results["samples"][task]
+    metric = next((name for name in ("acc", "em") if name in samples[0]), None)
+    if metric is None:
+        raise ValueError(f"answers to task '{task}' are not right or wrong; use `evaluate`")
+    found = sorted((sample["doc_id"], int(sample[metric])) for sample in samples)
+    return pd.DataFrame(found, columns=["item", "correct"])
+
+
+def _run(
+    model: PreTrainedModel | Path,
+    tokenizer: PreTrainedTokenizerBase | Path,
+    tasks: Sequence[str],
+    rows: Mapping[str, Dataset] | None,
+    max_length: int | None,
+    add_bos_token: bool | None,
+    batch_size: int,
+    limit: int | None,
+    device: str,
+) -> Mapping:
+    """The harness's results, its samples among them."""
     if isinstance(model, Path):
         model = load_model(model, device=device)
     if isinstance(tokenizer, Path):
@@ -123,9 +177,7 @@ def evaluate(
             max_length=max_length,
             add_bos_token=add_bos_token,
         )
-        results = evaluator.evaluate(lm, loaded, limit=limit, bootstrap_iters=1000)
-    found = [row for task in tasks for row in _rows(task, results)]
-    return pd.DataFrame(found, columns=COLUMNS)
+        return evaluator.evaluate(lm, loaded, limit=limit, bootstrap_iters=1000)
 
 
 def _load(tasks: Sequence[str], rows: Mapping[str, Dataset]) -> TaskDict:
@@ -139,6 +191,11 @@ def _load(tasks: Sequence[str], rows: Mapping[str, Dataset]) -> TaskDict:
             raise ValueError(
                 f"rows of task '{task}' lack the columns {missing}; found {data.column_names}"
             )
+    if "continuation" in tasks and "continuation" not in rows:
+        raise ValueError(
+            "task 'continuation' needs rows, which the hub does not have; give rows={'continuation'"
+            ": linlib.corpora.load_task('pydocs', 'continuation', 'validation')}"
+        )
     manager = TaskManager(include_defaults=False)
     if not set(tasks) <= TASKS.keys():  # finding all stock tasks takes seconds
         manager = TaskManager()
@@ -156,6 +213,8 @@ def _definition(task: str, rows: Dataset | None) -> dict[str, object]:
     _provide_squad_metrics()
     definition = load_yaml(Path(lm_eval.tasks.__file__).parent / TASKS[task][0])
     definition["task"] = task
+    if task == "continuation":  # plain text, to go on with
+        definition["doc_to_text"] = "{{question}}"
     if rows is not None:
         definition |= {
             "custom_dataset": lambda **_: DatasetDict(validation=rows),

@@ -90,7 +90,7 @@ def probe_endings(
 ) -> pd.DataFrame:
     """Open a model and probe each of its layers for the right ending of stories.
 
-    Texts begin with the bos token, as documents do in pretraining. Model and tokenizer are folders,
+    Texts begin with the bos token, as windows do in pretraining. Model and tokenizer are folders,
     since checkpoints of a training run have no tokenizer of their own; `rows` are in the columns of
     StoryCloze. The frame is that of `probe_layers`.
     """

@@ -6,7 +6,7 @@ _MODULES = {
     "windows": "StreamMoments TOKEN_GROUPS choose_layers collect_moments layer_passes",
     "profile": "linearity_profile profile_of_moments stream_norms",
     "errors": "TokenErrors error_counts error_statistics tail_statistics token_errors worst_tokens",
-    "losses": "perplexity window_losses",
+    "losses": "document_losses perplexity window_losses",
 }
 __all__ = sorted(" ".join(_MODULES.values()).split())
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from linlib.linearity import LinearMap
-from linlib.measure.windows import check_windows, contiguous_batches, first_positions, run_windows
+from linlib.measure.windows import (
+    check_windows,
+    contiguous_batches,
+    is_massive,
+    layer_passes,
+    run_windows,
+    token_norms,
+)
+from linlib.models import residual_stream
 
 WORST = 0.01  # the share of tokens whose part of the squared error is reported
 BIN_WIDTH = 0.1  # of a histogram of errors, in multiples of their root mean square
@@ -41,7 +50,7 @@ def token_errors(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
-    skip_first: bool = False,
+    limits: Mapping[int, Tensor] | None = None,
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[int, TokenErrors]:
@@ -52,33 +61,46 @@ def token_errors(
         maps: layer (1..L) -> map from h_{l-1} to h_l, fitted on *other* tokens.
         input_ids: token ids, (n_windows, seq_len).
         attention_mask: 1 for tokens, 0 for padding.
-        skip_first: leave out the first token of each window.
+        limits: layer -> the largest norms of tokens that are not massive, as in
+            `StreamMoments.limits`; massive tokens of a layer are left out there. None keeps all.
         batch_size: windows in one forward pass.
-        seed: of the Gaussian draws.
+        seed: of the Gaussian draws; those of a layer do not depend on which others are measured.
 
     Raises:
-        TypeError, ValueError: see `check_windows`.
+        TypeError, ValueError: see `check_windows`; or a layer has a map and no limits, or no token
+            that is not massive.
     """
     mask = check_windows(model, input_ids, attention_mask)
-    counted = mask & ~first_positions(mask) if skip_first else mask
+    if limits is not None and (missing := sorted(set(maps) - set(limits))):
+        raise ValueError(
+            f"layers {missing} have maps but no limits; take both from the same StreamMoments"
+        )
     norms: dict[int, list[Tensor]] = {layer: [] for layer in maps}
+    places: dict[int, list[Tensor]] = {layer: [] for layer in maps}
     first, second = dict.fromkeys(maps, 0.0), dict.fromkeys(maps, 0.0)  # sums of r and of r r'
 
     def keep(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
         if layer in maps:
-            members = counted[batch].to(x.device)
+            members = mask[batch].to(x.device)
+            if limits is not None:
+                massive = is_massive(token_norms(x), token_norms(y), limits[layer])
+                members = members & ~massive
             residual = maps[layer](x[members].double()) - y[members].double()
             norms[layer].append(residual.norm(dim=1).cpu())
+            places[layer].append(members.nonzero().cpu() + torch.tensor([batch.start, 0]))
             first[layer] = first[layer] + residual.sum(0)
             second[layer] = second[layer] + residual.T @ residual
 
     batches = list(contiguous_batches(len(input_ids), batch_size))
     run_windows(model, input_ids, mask, batches, keep)
-    place, generator = counted.nonzero().numpy(), torch.Generator().manual_seed(seed)
     errors = {}
     for layer in maps:
+        place = torch.cat(places[layer]).numpy()
+        if len(place) == 0:
+            raise ValueError(f"layer {layer}: all tokens are massive by its limits")
         mean = first[layer] / len(place)
         covariance = second[layer] / len(place) - torch.outer(mean, mean)
+        generator = torch.Generator().manual_seed(seed + layer)
         gaussian = _gaussian_norms(len(place), mean, covariance, generator)
         errors[layer] = TokenErrors(torch.cat(norms[layer]).numpy(), gaussian, place)
     return errors
@@ -92,6 +114,27 @@ def _gaussian_norms(
     centre, spread = (mean @ axes).float().cpu(), variances.clamp_min(0).sqrt().float().cpu()
     draws = torch.randn(n, len(centre), generator=generator)
     return (centre + draws * spread).norm(dim=1).double().numpy()
+
+
+def block_states(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    *,
+    batch_size: int = 32,
+    layers_per_pass: int | None = None,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """All tokens of one block after the other: (layer, x, y), the block's input and output.
+
+    x and y are (n_windows, seq_len, d_model), in float32 on the CPU. Memory is that of the states
+    of all layers, or of `layers_per_pass` layers at the price of more forward passes.
+    """
+    for layers in layer_passes(model, layers_per_pass):
+        parts, kept = [], slice(layers[0] - 1, layers[-1] + 1)
+        with torch.no_grad():
+            for batch in input_ids.split(batch_size):
+                parts.append([h.float().cpu() for h in residual_stream(model, batch)[kept]])
+        states = (torch.cat(part) for part in zip(*parts, strict=True))
+        yield from ((layer, x, y) for layer, (x, y) in zip(layers, pairwise(states), strict=True))
 
 
 def error_counts(errors: TokenErrors, bin_width: float = BIN_WIDTH) -> pd.DataFrame:
@@ -151,22 +194,65 @@ def error_statistics(errors: TokenErrors) -> pd.DataFrame:
 
 
 def worst_tokens(
-    errors: TokenErrors,
-    input_ids: Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    n: int = 8,
-    context: int = 6,
+    errors: TokenErrors, input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, n: int = 8
 ) -> pd.DataFrame:
-    """Name the n tokens with the largest errors, and up to `context` tokens before each of them.
+    """Name the n tokens with the largest errors, and what stands before each of them.
 
     Returns:
         One row per token, the largest error first. Columns `window`, `position`, `error` (multiple
         of the rms), `token` and `before`, both quoted.
     """
-    rms, rows = np.sqrt((errors.error**2).mean()), []
-    for index in np.argsort(errors.error)[::-1][:n]:
-        window, position = errors.place[index]
-        token, before = position, slice(max(position - context, 0), position)
-        texts = [repr(tokenizer.decode(input_ids[window][part])) for part in (token, before)]
-        rows.append((window, position, errors.error[index] / rms, *texts))
-    return pd.DataFrame(rows, columns=["window", "position", "error", "token", "before"])
+    worst = np.argsort(errors.error)[::-1][:n]
+    frame = name_tokens(errors.place[worst], input_ids, tokenizer)
+    rms = np.sqrt((errors.error**2).mean())
+    frame.insert(2, "error", errors.error[worst] / rms)
+    return frame
+
+
+def massive_tokens(
+    excess: Tensor, input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, at_least: int = 10
+) -> pd.DataFrame:
+    """Name the tokens that are massive in some layer, and where they begin and cease to be.
+
+    Args:
+        excess: how many times a token's norm exceeds its limit in layers 1..L, (L, n_windows,
+            seq_len); massive where it is above 1.
+        input_ids: (n_windows, seq_len).
+        tokenizer: turns them into text.
+        at_least: how many tokens to name, the largest ones, where fewer are massive.
+
+    Returns:
+        One row per token, the largest first. Columns as in `name_tokens`, then `excess`, its
+        largest value, and `layers`, in which the token is massive, such as "3-4 12-30".
+    """
+    largest = excess.amax(0).flatten()  # (n_windows * seq_len,)
+    n = max(int((largest > 1).sum()), min(at_least, len(largest)))
+    order = largest.argsort(descending=True, stable=True)[:n]
+    massive = (excess.flatten(1)[:, order] > 1).int()  # (L, n)
+    places = torch.stack(torch.unravel_index(order, excess.shape[1:]), 1)
+    frame = name_tokens(places.numpy(), input_ids, tokenizer)
+    frame["excess"] = largest[order].numpy()
+    outside = massive.new_zeros(1, n)
+    change = torch.cat([outside, massive, outside]).diff(dim=0)  # 1 where a run of layers begins
+    runs = []
+    for steps in change.T:
+        firsts, lasts = (steps == 1).nonzero() + 1, (steps == -1).nonzero()
+        ends = zip(firsts.flatten().tolist(), lasts.flatten().tolist(), strict=True)
+        runs.append(" ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ends))
+    return frame.assign(layers=runs)
+
+
+def name_tokens(
+    places: np.ndarray, input_ids: Tensor, tokenizer: PreTrainedTokenizerBase, context: int = 6
+) -> pd.DataFrame:
+    """Text of tokens given by (window, position), (n, 2), with up to `context` tokens before each.
+
+    Returns:
+        One row per token: `window`, `position`, `token` and `before`, both quoted.
+    """
+    rows = []
+    for window, position in np.asarray(places).tolist():
+        parts = (position, slice(max(position - context, 0), position))
+        texts = [repr(tokenizer.decode(input_ids[window][part])) for part in parts]
+        rows.append((window, position, *texts))
+    return pd.DataFrame(rows, columns=["window", "position", "token", "before"])

@@ -88,10 +88,11 @@ def token_norms(states: Tensor) -> Tensor:
 
 
 def document_folds(documents: Tensor, n_folds: int) -> Tensor:
-    """Fold of each token, (n_windows, seq_len): whole documents, in order, of about equal size.
+    """Fold of each token, (n_windows, seq_len): whole documents, folds of about equal size.
 
     Args:
-        documents: the document of each token, (n_windows, seq_len), in ascending order.
+        documents: the document of each token, (n_windows, seq_len); adjacent numbers fall into
+            one fold, wherever their tokens are.
         n_folds: number of folds; documents that are longer than a fold can leave some empty.
 
     Raises:

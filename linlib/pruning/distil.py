@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from linlib.measure.windows import check_windows
@@ -82,7 +83,8 @@ def distil(
     order = order[:n_visits].view(steps, batch_size)  # (n_visits,) -> (steps, batch_size)
     history = [(0, _heldout_loss(student, teacher, heldout, batch_size))]
     best, kept = deepcopy(trained.state_dict()), 0
-    for step, chosen in enumerate(order, start=1):
+    bar = tqdm(order, "distilling", leave=False, unit="step", delay=5)
+    for step, chosen in enumerate(bar, start=1):
         optimizer.zero_grad()
         loss = _loss(student, teacher, maps, windows[chosen])
         loss.backward(inputs=weights)  # no other weight gets a gradient
@@ -95,6 +97,7 @@ def distil(
             best, kept = deepcopy(trained.state_dict()), len(history) - 1
         elif len(history) - 1 - kept >= patience:
             break
+    bar.close()
     optimizer.zero_grad()
     trained.load_state_dict(best)
     frame = pd.DataFrame(history, columns=["step", "heldout_loss"])

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from linlib.linearity import BlockMoments, LinearMap
-from linlib.measure.windows import check_windows, contiguous_batches, run_windows
+from linlib.linearity import LinearMap
 from linlib.models.decoders import decoder_blocks
 from linlib.pruning.remove import remove_blocks
 
@@ -93,6 +92,10 @@ class AffineMap(nn.Module):
         self.weight = nn.Parameter(delta.weight.to(copy=True, **options).contiguous())
         self.bias = nn.Parameter(delta.bias.to(copy=True, **options))
 
+    def delta(self) -> LinearMap:
+        """The map to the contribution of the run, as the module was made of it."""
+        return LinearMap(self.weight.detach(), self.bias.detach())
+
     def forward(self, states: Tensor) -> Tensor:
         """Map states, (..., d), to states of the same shape and dtype."""
         added = states.to(self.weight.dtype) @ self.weight + self.bias
@@ -110,10 +113,6 @@ def replace_runs(
 ) -> PreTrainedModel:
     """The model with affine maps in the place of runs of adjacent blocks.
 
-    A map is attached to the kept block before its run, or, at the start, to the block after it, so
-    that each kept block has its own place in the key-value cache. A map at the start is applied
-    before h_0 is read.
-
     Args:
         model: a decoder; it stays whole, and shares the weights of the blocks that are kept.
         deltas: run (0-based blocks) -> map to its contribution, as `BlockMoments.delta_map` gives
@@ -125,11 +124,23 @@ def replace_runs(
         IndexError, ValueError: see `remove_blocks` and, for a fold, `output_projection`; or a range
             is empty or has a step; or a map to be folded has a bias and the projection has none.
     """
-    small, gone = remove_blocks(model, [block for run in deltas for block in run]), 0
-    like = next(decoder_blocks(small).parameters())
-    for run in sorted(deltas, key=lambda run: run.start):
+    for run in deltas:
         if len(run) == 0 or run.step != 1:
             raise ValueError(f"a run of blocks must be a non-empty range of step 1, got {run}")
+    small = remove_blocks(model, [block for run in deltas for block in run])
+    put_maps(small, deltas, fold)
+    return small
+
+
+def put_maps(small: PreTrainedModel, deltas: Mapping[range, LinearMap], fold: bool = False) -> None:
+    """Put maps into a model whose runs of blocks are gone; arguments as `replace_runs`.
+
+    A map is attached to the kept block before its run, or, at the start, to the block after it, so
+    that each kept block has its own place in the key-value cache. A map at the start is applied
+    before h_0 is read.
+    """
+    like, gone = next(decoder_blocks(small).parameters()), 0
+    for run in sorted(deltas, key=lambda run: run.start):
         before = run.start - gone - 1  # in the smaller model
         gone += len(run)
         if fold:
@@ -137,7 +148,6 @@ def replace_runs(
         else:
             block = decoder_blocks(small)[max(before, 0)]
             _maps_of(block, before < 0).append(AffineMap(run, deltas[run], like))
-    return small
 
 
 def _maps_of(block: nn.Module, at_input: bool) -> nn.Sequential:
@@ -184,62 +194,3 @@ def _fold(projection: nn.Module, delta: LinearMap) -> None:
             "the map has a bias, and the projection that it is folded into has none; fit it "
             "without an intercept"
         )
-
-
-def run_moments(
-    model: PreTrainedModel,
-    runs: Collection[range],
-    input_ids: Tensor,
-    attention_mask: Tensor | None = None,
-    *,
-    of_projection: bool = False,
-    batch_size: int = 32,
-) -> dict[range, BlockMoments]:
-    """Accumulate the moments of runs of adjacent blocks in one pass, over all tokens but padding.
-
-    Args:
-        model: a decoder.
-        runs: runs of blocks (0-based).
-        input_ids: calibration text, (n_windows, seq_len).
-        attention_mask: 1 for tokens, 0 for padding.
-        of_projection: take what the MLP of the block before a run adds to the stream, for a map
-            that is folded into that MLP; otherwise the state that enters the run.
-        batch_size: windows in one forward pass.
-
-    Returns:
-        run -> moments of that input and of the contribution of the whole run.
-
-    Raises:
-        ValueError: see `output_projection`; or states are not finite (the layer is named).
-    """
-    mask, d_model = check_windows(model, input_ids, attention_mask), model.config.hidden_size
-    moments = {run: BlockMoments(d_model) for run in runs}
-    entered: dict[int, Tensor] = {}  # block -> the state that enters it, in the present batch
-    projected: dict[int, Tensor] = {}  # block -> what its MLP adds; Falcon adds to it in place
-
-    def add(layer: int, x: Tensor, y: Tensor, batch: slice) -> None:
-        members = mask[batch].to(x.device)
-        entered[layer - 1] = x
-        for run in moments:
-            if run.stop == layer:
-                state = entered[run.start][members]
-                delta = y[members].to(torch.promote_types(y.dtype, torch.float32)) - state
-                if of_projection:  # OPT's output is (batch x seq_len, d_model)
-                    state = projected[run.start - 1].reshape(y.shape)[members]
-                moments[run].update(state, delta)
-
-    before = {run.start - 1 for run in runs} if of_projection else ()
-    watched = {block: output_projection(model, block) for block in before}  # all, or an error
-    handles = [
-        module.register_forward_hook(
-            lambda _module, _args, output, block=block: projected.update({block: output.clone()})
-        )
-        for block, module in watched.items()
-    ]
-    try:
-        batches = list(contiguous_batches(len(input_ids), batch_size))
-        run_windows(model, input_ids, mask, batches, add)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return moments

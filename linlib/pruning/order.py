@@ -11,14 +11,23 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from linlib.linearity import BlockMoments
 from linlib.measure.losses import window_losses
-from linlib.measure.windows import check_windows, collect_moments, contiguous_batches, run_windows
+from linlib.measure.windows import (
+    check_group,
+    check_windows,
+    collect_moments,
+    contiguous_batches,
+    run_windows,
+)
 from linlib.models import load
 from linlib.models.decoders import decoder_blocks
-from linlib.pruning.remove import remove_blocks
+from linlib.pruning.fit import check_method
+from linlib.pruning.maps import output_projection
+from linlib.pruning.remove import check_blocks, remove_blocks
 
 SCORES: dict[str, Callable[[BlockMoments], float]] = {
     "linearity": BlockMoments.linearity_score,
@@ -43,6 +52,8 @@ def removal_order(
     n_remove: int | None = None,
     attention_mask: Tensor | None = None,
     *,
+    tokens: str = "all",
+    method: str | None = None,
     remeasure: bool = False,
     seed: int = 0,
     batch_size: int = 32,
@@ -55,14 +66,24 @@ def removal_order(
         criterion: see `block_costs`; "loss" with `remeasure` is the greedy search of SLEB.
         n_remove: the number of blocks; None gives all but one.
         attention_mask: 1 for tokens, 0 for padding.
+        tokens: see `block_costs`.
+        method: one of `METHODS`, by which the blocks are to be taken out: a model that it does not
+            fit is refused before anything is measured, and a block that it cannot take (block 0 by
+            "fold") is left out of the order.
         remeasure: measure the costs again after each removal, on the remaining model.
         seed: of the criterion "random".
         batch_size: windows in one forward pass.
 
     Raises:
-        ValueError: an unknown criterion, or n_remove is not in 0 .. L-1.
+        ValueError: an unknown criterion, method or token group; n_remove is not in 0 .. L-1; no
+            block of the model can be removed, or none by the method.
     """
     model = opened(model)
+    check_blocks(model, [])
+    if method is not None:
+        check_method(method)
+    if method == "fold":
+        output_projection(model, 0)
     n_blocks = len(decoder_blocks(model))
     n_remove = n_blocks - 1 if n_remove is None else n_remove
     if not 0 <= n_remove < n_blocks:
@@ -70,15 +91,16 @@ def removal_order(
             f"cannot remove {n_remove} of {n_blocks} blocks: 0 .. {n_blocks - 1} can go, since at "
             "least one must be kept"
         )
-    options = {"attention_mask": attention_mask, "seed": seed, "batch_size": batch_size}
+    options = {"tokens": tokens, "seed": seed, "batch_size": batch_size}
     left, order = list(range(n_blocks)), []
     while len(order) < n_remove:
         if remeasure or not order:
             remaining = remove_blocks(model, order) if order else model
-            costs = block_costs(remaining, input_ids, criterion, **options)
-        cheapest = min(range(len(left)), key=costs.__getitem__)
-        order.append(left.pop(cheapest))
-        costs.pop(cheapest)
+            found = block_costs(remaining, input_ids, criterion, attention_mask, **options)
+            costs = dict(zip(left, found, strict=True))
+        candidates = [block for block in left if block > 0 or method != "fold"]
+        order.append(min(candidates, key=costs.__getitem__))
+        left.remove(order[-1])
     return order
 
 
@@ -88,6 +110,7 @@ def block_costs(
     criterion: str,
     attention_mask: Tensor | None = None,
     *,
+    tokens: str = "all",
     seed: int = 0,
     batch_size: int = 32,
 ) -> list[float]:
@@ -101,6 +124,7 @@ def block_costs(
             1 - mean cosine of a block's input and output. "loss": the loss of the model without
             the block, in nats per token. "last": the last block goes first. "random".
         attention_mask: 1 for tokens, 0 for padding.
+        tokens: the tokens of the three linear criteria, one of `linlib.measure.TOKEN_GROUPS`.
         seed: of "random".
         batch_size: windows in one forward pass.
 
@@ -108,25 +132,28 @@ def block_costs(
         L costs.
 
     Raises:
-        ValueError: there is no such criterion.
+        ValueError: there is no such criterion or token group.
     """
+    check_group(tokens)
+    if criterion not in CRITERIA:
+        raise ValueError(f"unknown criterion '{criterion}'; choose from {CRITERIA}")
     model = opened(model)
     n_blocks, text = len(decoder_blocks(model)), (input_ids, attention_mask)
     if criterion in SCORES:
         moments = collect_moments(model, *text, n_folds=1, batch_size=batch_size)
-        return [1 - SCORES[criterion](moments.group(block + 1)) for block in range(n_blocks)]
+        groups = [moments.group(block + 1, tokens) for block in range(n_blocks)]
+        return [1 - SCORES[criterion](group) for group in groups]
     if criterion == "block influence":
         return _block_influence(model, *text, batch_size)
     if criterion == "loss":
-        shorter = (remove_blocks(model, [block]) for block in range(n_blocks))
+        bar = tqdm(range(n_blocks), "losses", leave=False, unit="block", delay=5)
+        shorter = (remove_blocks(model, [block]) for block in bar)
         losses = (window_losses(one, *text, batch_size=batch_size) for one in shorter)
         return [loss.mean().item() for loss in losses]
     if criterion == "last":
         return [float(-block) for block in range(n_blocks)]
-    if criterion == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand(n_blocks, generator=generator, dtype=torch.float64).tolist()
-    raise ValueError(f"unknown criterion '{criterion}'; choose from {CRITERIA}")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n_blocks, generator=generator, dtype=torch.float64).tolist()
 
 
 def _block_influence(

@@ -6,8 +6,8 @@ _NAMES = {
     "regularisers": ["RegularisedTrainer", "Regulariser", "parse_variant"],
     "pretraining": ["checkpoints", "compare_at_equal_loss", "has_fast_bf16", "train"],
     "zoo": [
-        "Run", "measurements", "models_of", "options_for", "source_of", "train_variants",
-        "train_zoo", "tune_plain",
+        "Run", "measurements", "models_of", "options_for", "separator_of", "source_of",
+        "train_variants", "train_zoo", "tune_plain",
     ],
     "finetuning": ["CHANGES", "change_of_scores", "fine_tune", "measure_fine_tuning", "outcome"],
     "tasks": ["encode", "task_rows"],

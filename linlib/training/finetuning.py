@@ -230,7 +230,7 @@ def measure_fine_tuning(
         validation: validation rows.
         windows: token ids on which linearity is measured, (n_windows, seq_len).
         options: of the training.
-        measuring: options of `linearity_profile`.
+        measuring: options of `linearity_profile`, such as the `documents` of the windows.
     """
     model, correct = fine_tune(folder / "trainer", base, train, validation, **options)
     measure.linearity_profile(model, windows, **measuring).to_csv(folder / LAYERS_FILE, index=False)
@@ -270,7 +270,7 @@ def change_of_scores(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         One row per `layer` and `tokens`; the differences are called `delta_...`.
     """
     key = ["layer", "depth", "tokens"]
-    both = after[[*key, *SCORES, "null_score", "n_tokens", "d_model"]].merge(
+    both = after[[*key, *SCORES, "null_score", "n_tokens", "n_eff", "d_model"]].merge(
         before[[*key, *SCORES]], on=key, suffixes=("", "_before"), validate="one_to_one"
     )
     return both.assign(**{f"delta_{name}": both[name] - both[f"{name}_before"] for name in SCORES})

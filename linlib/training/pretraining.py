@@ -145,11 +145,21 @@ def tokenise(
     n_windows: int | None = None,
     at_most: int | None = None,
 ) -> None:
-    """Write `token_windows` of a text and the tokenizer in a folder to a folder."""
-    windows = token_windows(
-        text, load_tokenizer(tokenizer), seq_len=seq_len, n_windows=n_windows, at_most=at_most
+    """Write `token_windows` of a text, and the documents of its tokens, to a folder.
+
+    Args:
+        folder: receives the file.
+        text: with a column `text`, one row per document.
+        tokenizer: folder of the tokenizer, whose eos token separates documents.
+        seq_len: this and the next two as `token_windows`.
+        n_windows: how many.
+        at_most: how many at most.
+    """
+    size = {"seq_len": seq_len, "n_windows": n_windows, "at_most": at_most}
+    windows, documents = token_windows(
+        text, load_tokenizer(tokenizer), return_documents=True, **size
     )
-    save_file({"windows": windows.contiguous()}, folder / WINDOWS_FILE)
+    save_file({"windows": windows.int(), "documents": documents.int()}, folder / WINDOWS_FILE)
 
 
 def checkpoint_steps(steps: int, every: int | None = None) -> list[int]:
@@ -304,12 +314,13 @@ def measure_checkpoints(run: Path, heldout: Path, device: str = "cpu") -> pd.Dat
         FloatingPointError: the states of a model are not finite, or no longer vary; the message
             names the step.
     """
-    windows = load_file(heldout / WINDOWS_FILE)["windows"]
+    saved = load_file(heldout / WINDOWS_FILE)
+    windows, documents = saved["windows"].long(), saved["documents"].long()
     frames = []
     for step, folder in checkpoints(run).items():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
         try:
-            profile = measure.linearity_profile(model, windows)
+            profile = measure.linearity_profile(model, windows, documents=documents)
         except ValueError as error:
             raise divergence(f"the states after step {step}: {error}") from error
         loss = measure.window_losses(model, windows).mean().item()

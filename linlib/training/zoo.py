@@ -240,6 +240,16 @@ def source_of(settings: object, model: object, place: str | None = None) -> dict
     }
 
 
+def separator_of(settings: object, name: str) -> str | None:
+    """What joins documents for a model of a profile, by its label; see `linlib.token_windows`.
+
+    None is the default rule, which holds for models that are trained here as well.
+    """
+    named = settings.finetuning.extra_models if settings.finetuning is not None else ()
+    separators = {model.label: model.separator for model in (*settings.models, *named)}
+    return separators.get(name)
+
+
 # --------------------------------------------------------------------------------- Mistrals
 
 

@@ -1,0 +1,215 @@
+"""The loss of a model without each of many sets of blocks, at less than a forward pass per set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from random import Random
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from linlib.corpora import token_windows
+from linlib.linearity import LinearMap
+from linlib.measure.losses import document_losses
+from linlib.measure.windows import contiguous_batches
+from linlib.models.decoders import decoder_blocks, run_backbone
+from linlib.pruning.fit import Maps, apply_maps, fit_maps, run_moments
+from linlib.pruning.losses import added_loss
+from linlib.pruning.order import opened
+from linlib.pruning.remove import adjacent_runs, remove_blocks
+
+KEPT, GONE = "kept", "gone"
+SPREAD = 16  # of so many windows, the studies take one
+
+
+def study_text(
+    settings: object, tokenizer: PreTrainedTokenizerBase, separator: str | None = None
+) -> tuple[dict[str, object], dict[str, object]]:
+    """The text on which many sets of blocks are compared, from many documents of a corpus.
+
+    Adjacent windows would come from two or three documents, and no interval over documents could be
+    given. So one window in 16 is taken, or as many as the text has.
+
+    Args:
+        settings: the profile; its sections `pruning` and `measure` have the numbers.
+        tokenizer: of the model.
+        separator: see `linlib.token_windows`.
+
+    Returns:
+        Keyword arguments of `losses_of_sets`, with held-out text, and of `linearity_profile`, with
+        the training text that maps are fitted on.
+    """
+    scale, joined = settings.pruning, {"separator": separator, "return_documents": True}
+    text = []
+    for split, n in (("heldout", scale.study_windows), ("train", scale.calibration_windows)):
+        options = joined | {"seq_len": settings.measure.seq_len, "at_most": SPREAD * n}
+        found = token_windows(settings.corpus, tokenizer, split=split, **options)
+        text += [one[:: max(len(one) // n, 1)][:n].contiguous() for one in found]
+    heldout, documents, windows, of_windows = text
+    batch = {"batch_size": scale.batch_size}
+    fitting = {"windows": windows, "ridge": scale.ridge} | batch
+    folds = {"documents": of_windows, "n_folds": settings.measure.n_folds}
+    given = {"heldout": heldout, "documents": documents, "fitting": fitting}
+    return given, {"input_ids": windows} | folds | batch
+
+
+def random_sets(
+    n_blocks: int, size: int, most: int, at_most: int, seed: int
+) -> list[tuple[int, ...]]:
+    """Sets of blocks among which to place those of an order: the null of a comparison.
+
+    Args:
+        n_blocks: of the model.
+        size: the number of blocks of which there are sets in any case: all, or, where there are
+            more than `at_most`, that many drawn at random.
+        most: up to this number of blocks, all sets of a size are returned too, if few enough.
+        at_most: sets of one size.
+        seed: of the random choice.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    for number in range(1, min(max(size, most) + 1, n_blocks)):
+        if math.comb(n_blocks, number) <= at_most:
+            found |= dict.fromkeys(combinations(range(n_blocks), number))
+        elif number == size:
+            generator, enough = Random(seed), len(found) + at_most
+            while len(found) < enough:
+                found[tuple(sorted(generator.sample(range(n_blocks), number)))] = None
+    return list(found)
+
+
+def losses_of_sets(
+    model: PreTrainedModel | Mapping[str, object],
+    sets: Sequence[Sequence[int]],
+    method: str,
+    heldout: Tensor,
+    documents: Tensor,
+    fitting: Mapping[str, object],
+    refit: bool = False,
+) -> pd.DataFrame:
+    """Loss of a model without each of several sets of blocks, on each held-out document.
+
+    Maps are fitted on the dense model in one pass for all sets. Models that agree in their first
+    blocks run these once; not with "fold", which changes the block before a run.
+
+    Args:
+        model: the dense decoder, or the keyword arguments of `linlib.load` that open it.
+        sets: 0-based indices; no blocks give the dense model.
+        method: "remove", "replace" or "fold"; see `fit_maps`.
+        heldout: (n_windows, seq_len).
+        documents: the document of each token, (n_windows, seq_len).
+        fitting: of `fit_maps`: `windows`, `ridge`, `batch_size`, and perhaps `tokens`.
+        refit: see `fit_maps`; it takes a pass for each run of each set of several runs.
+
+    Returns:
+        One row per set and document: `removed` (the blocks, such as "3 14"), `document`, `loss`
+        (the sum over its predicted tokens, in nats) and `n_tokens` (their number).
+
+    Raises:
+        IndexError, ValueError: see `fit_maps`; no sets; or the method "distil", which trains each
+            set apart.
+    """
+    if method == "distil":
+        raise ValueError("method 'distil' trains the maps of each set; use `losses_without`")
+    if len(sets) == 0:
+        raise ValueError("there are no sets of blocks; give at least one, such as [[]]")
+    model, options = opened(model), {**fitting}
+    windows, ridge = options.pop("windows"), options.pop("ridge")
+    runs, moments, maps = [adjacent_runs(blocks) for blocks in sets], {}, []
+    at_once = {run: None for some in runs if not refit or len(some) == 1 for run in some}
+    if method != "remove" and at_once:
+        projection = {"of_projection": method == "fold"}
+        moments = run_moments(model, at_once, windows, **options, **projection)
+    for blocks, some in zip(sets, runs, strict=True):
+        source = {"refit": True} if refit and len(some) > 1 else {"moments": moments}
+        maps.append(fit_maps(model, blocks, method, windows, ridge=ridge, **options, **source))
+    measure, frames = _losses_apart if method == "fold" else _losses_sharing, []
+    for batch in contiguous_batches(len(heldout), fitting["batch_size"]):
+        frames += measure(model, maps, heldout[batch], documents[batch])
+    keys = ["set", "removed", "document"]  # a document may lie in two batches
+    sums = pd.concat(frames).groupby(keys)[["loss", "n_tokens"]].sum()
+    return sums.reset_index().drop(columns="set")
+
+
+def added_by_set(losses: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
+    """Columns of `added_loss` for each set of `losses_of_sets`, in the order of the sets.
+
+    Args:
+        losses: of distinct sets; columns before `removed`, such as a method, tell sets apart too.
+        dense: of the dense model on the same documents.
+    """
+    labels = [*losses.columns[: losses.columns.get_loc("document")]]
+    groups = losses.groupby(labels, sort=False)
+    rows = [dict(zip(labels, key, strict=True)) | added_loss(one, dense) for key, one in groups]
+    return pd.DataFrame(rows)
+
+
+def _losses_apart(
+    model: PreTrainedModel, maps: Sequence[Maps], ids: Tensor, documents: Tensor
+) -> Iterator[pd.DataFrame]:
+    for number, one in enumerate(maps):
+        yield _named(document_losses(apply_maps(model, one), ids, documents), number, one)
+
+
+@torch.no_grad()
+def _losses_sharing(
+    model: PreTrainedModel, maps: Sequence[Maps], ids: Tensor, documents: Tensor
+) -> Iterator[pd.DataFrame]:
+    """Take the sets in an order in which neighbours share many blocks, and run what differs.
+
+    Blocks are called as the dense model calls them, but on other states. The head is that of a
+    model of one block, whose output is put in by a hook.
+    """
+    blocks, calls, pending = decoder_blocks(model), {}, []
+
+    def keep(block: nn.Module, args: tuple, kwargs: dict) -> None:
+        calls[block] = (args, dict(kwargs))
+
+    def put_in(_block: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        n_windows = len(output[0] if isinstance(output, tuple) else output)
+        states, pending[:] = torch.stack(pending[:n_windows]), pending[n_windows:]
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in blocks]
+    try:
+        run_backbone(model, ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+    head = remove_blocks(model, range(1, len(blocks)))
+    decoder_blocks(head)[0].register_forward_hook(put_in)
+    stream = [args[0] if args else kwargs.pop("hidden_states") for args, kwargs in calls.values()]
+    path, paths = [KEPT] * len(blocks), [_path(one, len(blocks)) for one in maps]
+    for number in sorted(range(len(maps)), key=lambda i: [one is not KEPT for one in paths[i]]):
+        same = [before is now for before, now in zip(path, paths[number], strict=True)]
+        path = paths[number]
+        del stream[[*same, False].index(False) + 1 :]  # what enters the first block that differs
+        for block in range(len(stream) - 1, len(blocks)):
+            stream.append(_output(path[block], blocks[block], stream[-1], *calls[blocks[block]]))
+        pending[:] = stream[-1]
+        yield _named(document_losses(head, ids, documents), number, maps[number])
+
+
+def _path(maps: Maps, n_blocks: int) -> list[str | LinearMap]:
+    """What stands in the place of each block: itself, nothing, or the map of a run's first one."""
+    gone = [GONE if block in maps.blocks else KEPT for block in range(n_blocks)]
+    starts = {run.start: delta for run, delta in maps.deltas.items()}
+    return [starts.get(block, one) for block, one in enumerate(gone)]
+
+
+def _output(
+    place: str | LinearMap, block: nn.Module, states: Tensor, args: tuple, kwargs: Mapping
+) -> Tensor:
+    if place is GONE:
+        return states
+    if place is not KEPT:
+        return states + place(states)
+    output = block(states, *args[1:], **kwargs)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _named(losses: pd.DataFrame, number: int, maps: Maps) -> pd.DataFrame:
+    return losses.assign(set=number, removed=" ".join(map(str, maps.blocks)))
