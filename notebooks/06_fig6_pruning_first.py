@@ -229,8 +229,7 @@ pd.Series(vars(finding)).to_frame("Figure 6")
 # - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B; at
 #   `tiny` SmolLM2-135M, with four-bit weights, and the Llama twin that the profile trains.
 # - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
-#   token; at `tiny` on docstring prose instead of WikiText. A document is a source file there, and
-#   the held-out windows are few: they hold the files of one or two packages.
+#   token; at `tiny` on docstring prose instead of WikiText, where a document is a source file.
 # - The paper fits and distils its maps on TinyStories (at `tiny`, generated stories). We add maps
 #   from text like the test's.
 # - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score

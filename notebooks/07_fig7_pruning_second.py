@@ -136,9 +136,9 @@ frame.round(3).head()
 #
 # If the claim holds, the lines of one text lie one below the other: removal on top, distillation
 # lowest. The dotted line is the dense model, the scale is logarithmic, and bars are the 95%
-# intervals of the added loss, paired with the dense model by document. The lines are those of Figure
-# 6; distillation on text like the test's is in the table below, which also decides, and not the
-# eye, where two lines nearly coincide.
+# intervals of the added loss, paired with the dense model by document. The lines are those of
+# Figure 6; distillation on text like the test's is in the table below, which also decides, and not
+# the eye, where two lines nearly coincide.
 
 # %%
 pruned, dense = frame[frame["n_removed"] > 0], frame[frame["n_removed"] == 0].iloc[0]

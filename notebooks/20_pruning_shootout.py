@@ -46,7 +46,11 @@
 #
 # Removing a block predicts $\Delta = 0$ and errs by $e$; the best affine map in its place errs by
 # $(1 - s)\, e$. So a block should be cheap to *remove* where $e$ is small, and cheap to *replace*
-# where $(1 - s)\, e$ is.
+# where $(1 - s)\, e$ is. All three are shares of variance in the residual stream, and none of them
+# knows what the model makes of it. A few tokens of a real decoder, the first of each window above
+# all, have states hundreds of times longer than the rest; they decide the first cost nearly alone
+# from the middle of the model on, and the second order asks whether that matters. Block influence
+# takes each token once, whatever its length. None of these orders looks at the loss.
 
 # %%
 from functools import partial
@@ -61,7 +65,6 @@ from matplotlib.colors import SymLogNorm
 
 import linlib
 from linlib import plots, pruning, stats, store, training
-from linlib.models import decoder_blocks
 from linlib.pruning import sets as studies
 
 plots.use_style()
@@ -110,7 +113,9 @@ others = {"least block influence": "block influence", "last first": "last"}
 # blocks are left out of it. Distillation is the subject of Figure 6 and is left out altogether.
 #
 # The grid is drawn for the second of the profile's numbers of blocks: with one block, orders that
-# agree on the best one cannot be told apart, and with many, all sets overlap.
+# agree on the best one cannot be told apart, and with many, all sets overlap. Costs are not
+# measured again after a removal: that is what makes a greedy search expensive, since it takes a
+# pass over the text for each remaining block at each step.
 
 # %%
 methods = {
@@ -132,7 +137,11 @@ n_grid = scale.numbers[:2][-1]
 # An order is worth its measurement if it beats blocks that are drawn at random. For the number of
 # blocks of the grid, and for those numbers of which there are few enough sets, sets are drawn from
 # all there are: `random_subsets` of the profile, or all of them where that many do not exist. Six
-# blocks have 6, 15, 20 and 15 sets of one to four.
+# blocks have 6, 15, 20 and 15 sets of one to four. A random *order* from a few seeds would be
+# a poorer control: its mean hides how far apart sets lie, and a few ruinous sets make any order
+# look good. The rank among many sets does not depend on how ruinous they are. Of seven orders that
+# know nothing, one has a rank of 0.1 or better in about half of all cases, so that a single good
+# rank proves little.
 #
 # ## The text
 #
@@ -159,8 +168,8 @@ def measure():
     tables = {"": {}, "_subsets": {}, "_costs": {}, "_documents": {}}
     for name, source in training.models_of(settings, names).items():
         model, tokenizer = linlib.load(**source)
-        separator, blocks = training.separator_of(settings, name), range(len(decoder_blocks(model)))
-        given, text = studies.study_text(settings, tokenizer, separator)
+        blocks, separator = range(model.config.num_hidden_layers), training.separator_of
+        given, text = studies.study_text(settings, tokenizer, separator(settings, name))
         losses = partial(store.cached, studies.losses_of_sets, model, **given)
         single = losses([[], *([block] for block in blocks)], "remove")
         dense = single[single["removed"] == ""]
@@ -172,7 +181,6 @@ def measure():
         costs[ORACLE] = [*studies.added_by_set(single, dense)["added"][1:]]
         table = pd.DataFrame({"block": blocks} | costs)
         tables["_costs"][name] = table.melt("block", [*costs], "order", "cost")
-
         n, numbers = min(n_grid, len(blocks) - 1), (scale.numbers[-1], scale.random_subsets)
         drawn = studies.random_sets(len(blocks), n, *numbers, settings.seed)
         sizes = dict.fromkeys(map(len, drawn))
@@ -197,6 +205,7 @@ def measure():
     return {suffix: frame.reset_index("model") for suffix, frame in joined.items()}
 
 
+# %%
 frame = linlib.result("pruning_shootout", measure, settings, remeasure)
 
 # %% [markdown]
@@ -220,13 +229,18 @@ frame.round(3).head()
 # which is the row of zeros on top. The paper's order has a frame. If it is a good one, no row below
 # it is lighter. If maps do what the paper says, the columns right of the first are. Below zero
 # (blue) a shorter model is better on this text than the dense one, which says more about the dense
-# model than about pruning.
+# model than about pruning. Compare rows within a column for the order, and columns within a row for
+# the method. The scale of colours is logarithmic beyond 0.1 and the numbers are exact; how large a
+# difference must be to mean something is said at the end.
 
 # %%
 size = {"figsize": (6.4 * len(models), 4.6), "squeeze": False, "sharey": True}
 fig, axes = plt.subplots(1, len(models), **size)
 worst = grid["added"].abs().max()
 looks = {"cmap": "vlag", "norm": SymLogNorm(0.1, vmin=-worst, vmax=worst), "fmt": ".2f"}
+looks |= {"cbar_kws": {"format": "{x:g}", "label": "Added loss, nats per token (0: dense)"}}
+
+# %%
 for model, ax in zip(models, axes.flat):
     rows = grid[grid["model"] == model]
     table = rows.pivot(index="order", columns="method", values="added").reindex(["dense", *orders])
@@ -242,11 +256,16 @@ for model, ax in zip(models, axes.flat):
 for ax in axes.flat:
     ax.tick_params(length=0, labelsize=10)
     ax.tick_params("x", rotation=0)
-axes.flat[-1].collections[0].colorbar.set_label("Added loss, nats per token (0: dense)")
 plots.save(fig, store.figures_folder(settings.name) / "pruning_shootout")
 plots.show(fig)
 
 # %% [markdown]
+# Columns of maps tell how much of the damage a linear map in the same place repairs. Where a whole
+# row stays dark, the order took blocks that no linear map can stand in for; where only the first
+# cell is dark, the blocks are needed and nearly linear at once. That is the case which the paper's
+# title has in mind, and the only one in which an order by linearity has a reason behind it: a block
+# that can be removed for nothing needs no map.
+#
 # An empty cell cannot be measured: nothing can be folded into a block before the first. Columns
 # that a panel lacks were not measured, as said above. The blocks behind the rows, counted from 0:
 
@@ -263,24 +282,25 @@ removed.pivot(index="order", columns="model", values="removed").loc[orders, mode
 
 # %%
 subsets["n_removed"] = subsets["removed"].str.split().str.len()
+np.random.seed(settings.seed)  # of the jitter
 removed = frame[frame["method"] == "removed"]
 size = {"figsize": (6.4 * len(models), 4.6), "squeeze": False}
 fig, axes = plt.subplots(1, len(models), **size)
 for model, ax in zip(models, axes.flat):
+    ax.set_xscale("symlog", linthresh=0.1)
     both = {"x": "added", "y": "n_removed", "orient": "h", "ax": ax, "jitter": False}
     rows = subsets[subsets["model"] == model]
     sns.stripplot(rows, color="0.7", size=4, **both | {"jitter": 0.35})
     rows = removed[removed["model"] == model]
-    sns.stripplot(rows, hue="order", dodge=True, size=8, linewidth=0.7, legend=False, **both)
+    both |= {"hue": "order", "hue_order": orders, "dodge": True}
+    sns.stripplot(rows, size=8, linewidth=0.7, **both)
     ax.set(title=model, ylabel="Blocks removed", xlabel="Added loss, nats per token")
-    ax.set_xscale("symlog", linthresh=0.1)
+    ax.xaxis.set_major_formatter("{x:g}")
 
 # %%
-marks = {"ls": "", "marker": "o", "mec": "0.3", "ms": 8}
-for order, colour in zip(orders, sns.color_palette("colorblind", len(orders))):
-    axes.flat[0].plot([], [], color=colour, label=order, **marks)
-axes.flat[0].plot([], [], color="0.7", label="drawn at random, or all", **marks | {"ms": 4})
-plots.legend(fig, axes.flat[0])
+plots.legend(fig, ax)
+for ax in axes.flat:
+    ax.get_legend().remove()
 plots.save(fig, store.figures_folder(settings.name) / "pruning_shootout_null")
 plots.show(fig)
 
@@ -296,19 +316,14 @@ table = pairs.pivot_table("cheaper", "order", ["model", "n_removed"], sort=False
 table.loc[orders, models].round(2)
 
 # %% [markdown]
-# How many sets that is:
-
-# %%
-subsets.groupby(["model", "n_removed"], sort=False).size().rename("sets").to_frame().T
-
-# %% [markdown]
 # ## Does the cost of a block predict the loss that its removal adds?
 #
 # Spearman's rank correlation over the blocks of a model: 1 is a perfect order, 0 is none. The p
 # value is that of permutations, the interval Fisher's, both of which ask whether another model of
 # this kind would show the same. Block 0 turns token embeddings into states, so that most criteria
 # call it expensive and its removal is ruinous; a correlation may rest on it alone. So each is given
-# without it as well.
+# without it as well. Two blocks that are cheap alone may be dear together, so a good correlation is
+# needed for a good order and does not make one.
 
 # %%
 added = costs[costs["order"] == ORACLE].rename(columns={"cost": "added"})
@@ -322,8 +337,9 @@ ranks = pd.DataFrame(found, index=["rho", "low", "high", "p"]).T
 ranks.rename_axis(["model", "order", "blocks"]).round(3)
 
 # %% [markdown]
-# How much of that is noise of the text? The loss that each block adds on one half of the documents,
-# against that on the other half. No criterion can be expected to do better than that.
+# How much of what is missing is noise of the text? The loss that each block adds on one half of the
+# documents, against that on the other half. No criterion can be expected to do better than that. If
+# this is high and a criterion is not, the criterion is wrong, and more text would not help it.
 
 # %%
 alone = documents[documents["method"] == "alone"].fillna({"removed": "dense"})
@@ -349,9 +365,9 @@ found = {}
 for key, rows in losses.groupby(["model", "method", "order"], sort=False):
     mean, low, high = stats.clustered_mean(rows["loss"] - rows["loss_paper"], rows["n_tokens"])
     found[key] = mean, low, high, stats.smallest_effect(low, high)
-columns = ["than the paper's", "low", "high", "smallest effect"]
-differences = pd.DataFrame.from_dict(found, "index", columns=columns).round(3)
-differences
+columns = ["above the paper's", "low", "high", "smallest effect"]
+differences = pd.DataFrame(found, columns).T.rename_axis(["model", "method", "order"])
+differences.drop(["folded", "folded, refitted"], level="method", errors="ignore").round(3)
 
 # %% [markdown]
 # And a rank correlation would have to be this large, by the normal approximation of Fisher's z:
@@ -367,6 +383,8 @@ np.tanh(2.8 * np.sqrt(1.06 / (n_blocks - 3).clip(lower=1))).round(2)
 # - The random sets say where an order lies for one model and one text. That a model's six blocks
 #   allow 15 pairs bounds what they can show: the best rank among 15 has a p value of 1/15.
 # - Maps are fitted on text like the test's. Figures 6 and 7 show what other text costs.
+# - One number of blocks is drawn as a grid, and one text is measured. An order that is good for two
+#   blocks of this model need not be good for ten, or for another model.
 # - The oracle has read the test. It is a bound for orders by single blocks, and no rival.
 # - SmolLM2's weights are four-bit weights, dequantised; it is an instruct model, and its chat
 #   template is not applied.

@@ -44,7 +44,13 @@
 # $$\mathrm{score}(X, \Delta) = \frac{\mathrm{score}(X, Y) - I}{1 - I}, \qquad
 # I = 1 - \frac{\lVert \Delta_c \rVert^2}{\lVert Y_c \rVert^2}.$$
 #
-# If loss went with variance, $\phi$ would equal the score *without* residual, and not the 0.99.
+# If loss went with variance, $\phi$ would equal the score *without* residual, and not the 0.99. It
+# need not. To second order the loss grows with the square of the error that is made in the stream,
+# but each direction has a weight of its own: what the following blocks and the head read counts,
+# and what they ignore does not, however much variance it has. A map that errs where nobody looks
+# does better than its score says, and one that misses the small part that matters does worse. The
+# score weights directions by their variance, which the longest states decide; the loss weights
+# tokens equally.
 
 # %%
 from functools import partial
@@ -58,7 +64,6 @@ import torch
 import linlib
 from linlib import plots, stats, store, training
 from linlib.measure import TOKEN_GROUPS
-from linlib.models import decoder_blocks
 from linlib.pruning import sets as studies
 
 plots.use_style()
@@ -89,6 +94,8 @@ round(moments.linearity_no_residual(), 6), round((score - identity) / (1 - ident
 # replaced by one that was fitted without massive tokens. In SmolLM2, the first token of each window
 # and a few delimiters have states whose norms are hundreds of times the median; a map that is
 # fitted on all tokens is fitted to them above all. The loss is measured on all tokens in each case.
+# The scores beside the shares are those of the same group of tokens: of the map that is fitted on
+# all tokens the raw score, of the other the score without massive tokens.
 #
 # Text is cut as in notebook 20 by `study_text`: maps are fitted on training text like the test's,
 # and the loss is measured on held-out text from many documents. `losses_of_sets` gives the losses
@@ -118,7 +125,7 @@ def measure():
         separator = training.separator_of(settings, name)
         given, text = studies.study_text(settings, tokenizer, separator)
         losses = partial(store.cached, studies.losses_of_sets, model, **given)
-        alone = [[block] for block in range(len(decoder_blocks(model)))]
+        alone = [[block] for block in range(model.config.num_hidden_layers)]
         found = {"removed": losses([[], *alone], "remove")}
         for tokens in TOKEN_GROUPS:
             fitting = given["fitting"] | {"tokens": tokens}
@@ -148,6 +155,7 @@ def measure():
     return {suffix: frame.reset_index("model") for suffix, frame in joined.items()}
 
 
+# %%
 frame = linlib.result("functional_linearity", measure, settings, remeasure)
 
 # %%
@@ -162,7 +170,9 @@ frame.round(3).head()
 # map explains, on the left of the block's output and on the right of its contribution alone. If the
 # 0.99 of the paper's title were a statement about what blocks do, the points on the left would lie
 # at 1. On the dotted line loss goes with variance. Hollow points have scores that rest on fewer
-# effective tokens than there are dimensions. Bars are 95% intervals over documents.
+# effective tokens than there are dimensions. Bars are 95% intervals over documents; they are long
+# where a block does little, since the share of little is hard to know. Nothing is cut off: a bar
+# may leave the range from 0 to 1, as the share may. Beyond 1 and -1 the scale is logarithmic.
 
 # %%
 panels = {
@@ -176,7 +186,7 @@ fig, axes = plt.subplots(len(models), len(panels), **size)
 
 # %%
 for (model, (score, (hollow, label))), ax in zip(product(models, panels.items()), axes.flat):
-    ax.axline((0, 0), slope=1, ls=":", color=plots.NULL_COLOUR, label="loss goes with variance")
+    ax.plot([0, 1], [0, 1], ":", color=plots.NULL_COLOUR, label="loss goes with variance")
     for tokens, colour in colours.items():
         rows = defined[(defined["model"] == model) & (defined["tokens"] == tokens)]
         beyond = [rows["phi"] - rows["phi_low"], rows["phi_high"] - rows["phi"]]
@@ -190,8 +200,8 @@ for (model, (score, (hollow, label))), ax in zip(product(models, panels.items())
 
 # %%
 for ax in axes.flat:
-    ax.axhline(1, color="0.8", lw=1, zorder=0)
-    ax.axhline(0, color="0.8", lw=1, zorder=0)
+    ax.set_yscale("symlog", linthresh=1)
+    ax.yaxis.set_major_formatter("{x:g}")
 for ax in axes[:, 0]:
     ax.set(ylabel="Share of the block's work\nthat its map does, $\\phi$")
 plots.legend(fig, axes[0, 0])
@@ -204,6 +214,10 @@ plots.show(fig)
 # The median over blocks of the share, beside the median scores of the same blocks. Its interval
 # comes from drawing the documents again, with replacement, 999 times: blocks are those of this
 # model, and only the text is random. `blocks` counts those with a share, `undefined` the others.
+# The median is taken since the share of a block that does little can be any number, and a mean
+# would be made by one such block. A median near 1 says that most blocks could be affine for all that
+# this text shows; one that is clearly below 1, and below the score, that the variance which is left
+# over is the part that matters.
 
 # %%
 by_block = documents.set_index(["model", "block", "document"])
@@ -224,7 +238,8 @@ medians.round(3)
 # ## Does the score say which blocks are linear in what they do?
 #
 # Spearman's rank correlation over blocks of the share with each score, with Fisher's interval and
-# the p value of permutations.
+# the p value of permutations. A correlation near 1 means that the score, whatever its size, ranks
+# blocks by what they do; one near 0 that it does not say which blocks could be replaced.
 
 # %%
 found = {}
@@ -239,7 +254,10 @@ pd.DataFrame(found, index=["rho", "low", "high", "p"]).T.round(3)
 #
 # What a map that is fitted without massive tokens adds to the loss, less what one adds that is
 # fitted on all: above 0, leaving them out makes a worse replacement. A massive token is met by the
-# map all the same, far from anything that it was fitted on, and other tokens attend to it.
+# map all the same, far from anything that it was fitted on, and the other tokens attend to it. A
+# removal passes it on unchanged, so that such a map can be worse than a removal. Where massive
+# tokens are born or die, in one block early and one late in the model, a map of all tokens spends
+# itself on them, and the other may win.
 # `better` and `worse` count the blocks whose interval excludes 0.
 
 # %%
@@ -268,7 +286,9 @@ smallest = defined.assign(smallest=[stats.smallest_effect(*one) for one in ends]
 smallest.groupby(["model", "tokens"], sort=False)["smallest"].describe()[["50%", "min", "max"]]
 
 # %% [markdown]
-# The numbers behind the figure, block by block:
+# The numbers behind the figure, block by block. `work` is what removing the block adds to the loss
+# in nats per token, and `left` what its map still adds. Where `left` is larger than `work`, the map
+# does harm.
 
 # %%
 values = ["work", "phi", "left", *panels]

@@ -1,4 +1,4 @@
-"""The numbers of Figures 6 to 8 and notebooks 20 and 24, beside plain loops written for them."""
+"""The numbers of Figures 6 to 8, beside plain loops written for them."""
 
 import math
 import re
@@ -546,62 +546,6 @@ def test_figure_8_measures_all_numbers_of_blocks_where_all_questions_are_asked(
     assert frame["n_removed"].unique().tolist() == [0, 1, 2, 3] and (frame["n"] == 5).all()
 
 
-def test_notebook_20_is_what_plain_loops_measure(ground):
-    path, model, _, texts, order = ground
-    run_cells("20", path, "pruning_shootout")
-    dense = losses_by_transformers(model, texts["heldout"])
-    frame = store.load_frame("pruning_shootout", "toy")
-    frame["removed"] = frame["removed"].fillna("").astype(str).str.removesuffix(".0")
-    keys = ["model", "order", "seed", "method", "text", "n_removed"]
-    assert frame.columns.tolist()[:6] == keys and not frame.duplicated(keys).any()
-    linear = frame[frame["order"] == "most linear"]
-    for text, windows in (("like the test's", "calibration"), ("stories", "stories")):
-        rows = linear[(linear["text"] == text) & (linear["method"] == "replaced")]
-        assert rows["n_removed"].tolist() == [1, 2, 3]
-        for n, found in zip(rows["n_removed"], rows["added"], strict=True):
-            with altered(model, texts[windows], "replaced", sorted(order[:n])):
-                losses = losses_by_transformers(model, texts["heldout"])
-            assert found == pytest.approx(np.mean(losses) - np.mean(dense), abs=2e-5)
-    greedy, left = [], list(range(4))
-    while len(greedy) < 3:
-        costs = {}
-        for block in left:
-            with skip_blocks(model, [*greedy, block]):
-                costs[block] = np.mean(losses_by_transformers(model, texts["calibration"]))
-        greedy.append(min(costs, key=costs.get))
-        left.remove(greedy[-1])
-    rows = frame[(frame["order"] == "greedy by loss") & (frame["method"] == "removed")]
-    expected = [" ".join(map(str, sorted(greedy[:n]))) for n in (1, 2, 3)]
-    assert rows["removed"].tolist() == expected
-    folded = frame[frame["method"] == "folded"]["removed"]
-    assert len(folded) and not folded.str.split().map(lambda blocks: "0" in blocks).any()
-
-
-def test_notebook_24_is_what_plain_loops_measure(ground):
-    path, model, _, texts, _ = ground
-    run_cells("24", path, "block_prediction")
-    dense = losses_by_transformers(model, texts["heldout"])
-    blocks = store.load_frame("block_prediction", "toy")
-    ranks = store.load_frame("block_prediction_ranks", "toy")
-    assert (ranks["n_blocks"] == 4).all() and ranks["method"].unique().tolist() == [
-        "removed",
-        "replaced",
-    ]
-    for method in ("removed", "replaced"):
-        added = []
-        for block in range(4):
-            with altered(model, texts["calibration"], method, [block]):
-                losses = losses_by_transformers(model, texts["heldout"])
-            added.append(np.mean(losses) - np.mean(dense))
-        rows = blocks[(blocks["method"] == method) & (blocks["criterion"] == "linearity")]
-        assert rows["added"].tolist() == pytest.approx(added, abs=2e-5)
-        scores = np.array(scores_by_lstsq(model, texts["calibration"]))
-        assert rows["cost"].tolist() == pytest.approx(1 - scores, abs=1e-6)
-        rho = ranks[(ranks["method"] == method)].set_index("criterion").loc["linearity"]
-        expected = stats.spearmanr(1 - scores, added).statistic
-        assert rho["rho"] == pytest.approx(expected)
-
-
 def test_a_profile_without_a_second_model_does_not_measure_figure_7(ground, toy, tmp_path):
     profile = toy[1] | {"pruning": toy[1]["pruning"] | {"second_model": None}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
@@ -609,11 +553,7 @@ def test_a_profile_without_a_second_model_does_not_measure_figure_7(ground, toy,
         run_cells("07", tmp_path / "toy.yaml", "fig7_pruning_second")
     profile.pop("pruning")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(profile))
-    for number, name in (
-        ("06", "fig6_pruning_first"),
-        ("20", "pruning_shootout"),
-        ("24", "block_prediction"),
-    ):
+    for number, name in (("06", "fig6_pruning_first"), ("08", "fig8_pruning_accuracy")):
         with pytest.raises(ValueError, match="profile 'toy' has no section 'pruning'"):
             run_cells(number, tmp_path / "toy.yaml", name)
 

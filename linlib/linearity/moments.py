@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +13,22 @@ from torch import Tensor
 
 from linlib.linearity.maps import LinearMap, require_tokens
 from linlib.linearity.sums import Centred, Sums, first_shift, heldout_terms, require_finite
+
+
+def _solved_once(method: Callable[[BlockMoments], object]) -> property:
+    """A property that is computed once for the tokens seen so far.
+
+    `functools.cached_property` holds a lock of the whole class while it computes (before Python
+    3.12), and would keep blocks from being solved side by side.
+    """
+
+    def get(moments: BlockMoments) -> object:
+        name = method.__name__
+        if name not in moments._solved:
+            moments._solved[name] = method(moments)
+        return moments._solved[name]
+
+    return property(get)
 
 
 class BlockMoments:
@@ -32,6 +48,7 @@ class BlockMoments:
         self.d_model = d_model
         self.n_folds = n_folds
         self._sums: Sums | None = None
+        self._solved: dict[str, object] = {}
 
     @torch.no_grad()
     def update(
@@ -62,8 +79,7 @@ class BlockMoments:
             return
         require_finite(x, delta)
         self._sums = self._sums or Sums.zeros(first_shift(x, delta, weights), self.n_folds)
-        for derived in ("_centred", "_heldout_terms"):
-            self.__dict__.pop(derived, None)
+        self._solved.clear()
         self._sums.add(x, delta, fold, weights)
 
     def empty_like(self) -> BlockMoments:
@@ -113,12 +129,16 @@ class BlockMoments:
         """Where the moments live."""
         return torch.device("cpu") if self._sums is None else self._sums.second.device
 
-    @cached_property
+    @_solved_once
     def _centred(self) -> Centred:
         require_tokens(self.n_tokens, self.d_model)
         return Centred.of(self._sums)
 
-    @cached_property
+    @_solved_once
+    def _unexplained(self) -> float:
+        return self._centred.unexplained()
+
+    @_solved_once
     def _heldout_terms(self) -> list[tuple[float, float, float]]:
         require_tokens(self.n_tokens, self.d_model)
         return heldout_terms(self._sums)
@@ -129,11 +149,11 @@ class BlockMoments:
         Raises:
             ValueError: n_tokens <= d_model, or x or y does not vary.
         """
-        return 1 - self._centred.unexplained / self._centred.positive_output_energy()
+        return 1 - self._unexplained / self._centred.positive_output_energy()
 
     def linearity_no_residual(self) -> float:
         """Score of delta given x, "without residual": the map's skill over the identity."""
-        return 1 - self._centred.unexplained / self._centred.positive_delta_energy()
+        return 1 - self._unexplained / self._centred.positive_delta_energy()
 
     def identity_score(self) -> float:
         """Score of the prediction that the block changes nothing: 1 - ||delta||^2 / ||Y||^2."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -101,10 +100,12 @@ class Sums:
         """Add tokens in a few products at a time, since a long float32 sum loses digits."""
         d, shift = x.shape[-1], self.shift if precise else self.shift.float()
         z, y = shift.new_empty(CHUNK, 2 * d), shift.new_empty(CHUNK, d)
-        products = shift.new_zeros(d, 2 * d)
+        half = d // 2  # X'X is symmetric: three of its four blocks are multiplied
+        top, bottom = shift.new_zeros(half, 2 * d), shift.new_zeros(d - half, 2 * d - half)
         roots = None if weights is None else _pieces(weights.to(shift.dtype).sqrt()[..., None])
         with _full_float32():
-            for number, part in enumerate(zip(_pieces(x), _pieces(delta), strict=True), 1):
+            pieces = list(zip(_pieces(x), _pieces(delta), strict=True))
+            for number, part in enumerate(pieces, 1):
                 n = part[0].numel() // d
                 rows = z[:n]
                 for states, about, out in zip(part, shift.chunk(2), rows.chunk(2, 1), strict=True):
@@ -125,11 +126,15 @@ class Sums:
                     total = energy.sum()
                     self.spread[k] += torch.stack([total, energy @ energy])
                 self.delta_energy[fold] += total
-                products.addmm_(rows[:, :d].T, rows)
-                if number % CHUNKS_SUMMED == 0:
-                    self.second[fold] += products
-                    products.zero_()
-        self.second[fold] += products
+                top.addmm_(rows[:, :half].T, rows)
+                bottom.addmm_(rows[:, half:d].T, rows[:, half:])
+                if number % CHUNKS_SUMMED == 0 or number == len(pieces):
+                    second = self.second[fold]
+                    second[:half] += top
+                    second[half:, half:] += bottom
+                    second[half:, :half] += top[:, half:d].T
+                    top.zero_()
+                    bottom.zero_()
 
     def about(self, shift: Tensor) -> Sums:
         """The same sums about another shift: exact algebra in float64; `spread` stays as it is."""
@@ -175,13 +180,13 @@ def float32_error(
     Returns:
         The error, as a share of the smaller variance, that of y or of delta.
     """
+    parts = [before, trial] if before.count.any() else [trial]
     names = ("mass", "first", "second", "delta_energy")
-    totals = (getattr(before, name).sum(0) + getattr(trial, name)[0] for name in names)
-    c = Centred.of_totals(trial, *totals)
+    c = Centred.of_totals(trial, *(sum(getattr(one, k).sum(0) for one in parts) for k in names))
     d, generator = len(c.xx), torch.Generator().manual_seed(0)
     g = torch.randn(d, PROBES, generator=generator, dtype=torch.float64).to(c.xx)  # (d, PROBES)
     try:
-        v = c.factor.solve(c.xd @ g)  # A g, (d, PROBES)
+        v = c.factor().solve(c.xd @ g)  # A g, (d, PROBES)
     except ValueError:  # x does not vary, so that no score is defined
         return 0.0
     about_x, about_delta = trial.shift.chunk(2)
@@ -317,20 +322,18 @@ class Centred:
         """||Y||_F^2 of the output Y = X + D."""
         return self.stream_energy + 2 * self.xd.trace().item() + self.dd
 
-    @cached_property
     def factor(self) -> GramFactor:
         """The factorised X'X; see `maps.factorise`."""
         return factorise(self.xx, self.floor, self.cutoff)
 
-    @cached_property
     def unexplained(self) -> float:
         """min_A ||X A - D||_F^2, which equals min_A ||X A - Y||_F^2 as Y = X + D."""
-        return max(self.dd - self.factor.explained(self.xd).item(), 0.0)
+        return max(self.dd - self.factor().explained(self.xd).item(), 0.0)
 
     def weight(self, ridge: float) -> Tensor:
         """The least-squares A of D = X A, (d, d), or that of a ridge; see `delta_map`."""
         if not ridge or not bool((self.xx.diagonal() > self.floor).any()):
-            return self.factor.solve(self.xd)  # raises where the input does not vary
+            return self.factor().solve(self.xd)  # raises where the input does not vary
         penalty = ridge * self.xx.diagonal().mean() * torch.eye(len(self.xx)).to(self.xx)
         return torch.linalg.solve(self.xx + penalty, self.xd)
 
