@@ -215,9 +215,9 @@ plots.show(fig)
 # comes from drawing the documents again, with replacement, 999 times: blocks are those of this
 # model, and only the text is random. `blocks` counts those with a share, `undefined` the others.
 # The median is taken since the share of a block that does little can be any number, and a mean
-# would be made by one such block. A median near 1 says that most blocks could be affine for all that
-# this text shows; one that is clearly below 1, and below the score, that the variance which is left
-# over is the part that matters.
+# would be made by one such block. A median near 1 says that most blocks could be affine for all
+# that this text shows; one that is clearly below 1, and below the score, that the variance which is
+# left over is the part that matters.
 
 # %%
 by_block = documents.set_index(["model", "block", "document"])
