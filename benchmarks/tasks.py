@@ -7,9 +7,10 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import safe_open
 from scoring import METHODS, least_squares
@@ -33,7 +34,7 @@ from linlib.models import (
     run_backbone,
     watch_blocks,
 )
-from linlib.pruning import remove_blocks, seconds_side_by_side
+from linlib.pruning import remove_blocks
 from linlib.training import RegularisedTrainer, has_fast_bf16, parse_variant
 
 LENGTH = 128  # tokens in a window
@@ -219,6 +220,33 @@ def training_step(
             if repeat >= 2:  # warm by then
                 seconds[name].append(taken)
     return seconds
+
+
+@torch.no_grad()
+def seconds_side_by_side(
+    models: Mapping[str, PreTrainedModel], input_ids: torch.Tensor, repeats: int = 7
+) -> pd.DataFrame:
+    """Time forward passes of several models in turn, so that all meet the same machine.
+
+    Args:
+        models: by name.
+        input_ids: one batch, (batch, seq_len).
+        repeats: rounds, after one that warms up.
+
+    Returns:
+        One row per round and model: `name`, `round`, `seconds`.
+    """
+    rows = []
+    for number in range(-1, repeats):
+        for name, model in models.items():
+            ids = input_ids.to(model.device)
+            started = time.perf_counter()
+            model(input_ids=ids, use_cache=False)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            if number >= 0:
+                rows.append((name, number, time.perf_counter() - started))
+    return pd.DataFrame(rows, columns=["name", "round", "seconds"])
 
 
 def pruned_forward(

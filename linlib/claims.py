@@ -289,7 +289,7 @@ def paired_gains(documents: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "text", "n_removed"]
     removed = documents[documents["method"] == REMOVED]
     removed = removed.drop_duplicates(["model", "n_removed", "document"])
-    removed = removed.set_index(["model", "n_removed", "document"])["loss"]
+    removed = removed.set_index(["model", "n_removed", "document"])["loss"].sort_index()
     rows = []
     mapped = documents[documents["method"].isin([REPLACED, DISTILLED])]
     for (model, text, n), group in mapped.groupby(keys, sort=False):
@@ -300,8 +300,9 @@ def paired_gains(documents: pd.DataFrame) -> pd.DataFrame:
             ("removed -> replaced", REMOVED, REPLACED),
             ("replaced -> distilled", REPLACED, DISTILLED),
         ):
-            saved = clustered_mean(loss[first] - loss[then], sizes[loss.index])
-            rows.append((model, text, n, step, *saved))
+            if {first, then} <= set(loss.columns):
+                saved = clustered_mean(loss[first] - loss[then], sizes[loss.index])
+                rows.append((model, text, n, step, *saved))
     return pd.DataFrame(rows, columns=[*keys, "step", "mean", "low", "high"])
 
 

@@ -352,8 +352,8 @@ def _marker_size(frame: pd.DataFrame, x: str, by: str) -> float:
 def _points(
     frame: pd.DataFrame, x: str, y: Y, by: str, ax: Axes, groups: Sequence[str], **options
 ) -> Axes:
-    shapes = [markers(groups)[group] for group in groups]
-    options = {"markersize": 6, "hue_order": groups, "markers": shapes} | options
+    shapes = [markers(groups)[group] for group in groups if group in set(frame[by])]
+    options = {"markersize": 6, "markers": shapes} | options
     return _draw(sns.pointplot, frame, x, y, by, ax, groups, **options)
 
 

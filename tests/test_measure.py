@@ -188,12 +188,9 @@ def test_layers_measured_in_passes_score_as_in_one(model, windows, per_pass):
     assert layer_passes(model, 1, layers=[3, 1]) == [[1], [3]]
 
 
-def test_layers_are_chosen_at_equal_distances(model):
+def test_layers_are_chosen_once_and_in_order(model):
     assert choose_layers(model) == [1, 2, 3]
     assert choose_layers(model, [3, 1, 3]) == [1, 3]
-    assert choose_layers(model, at_most=2) == [1, 3]
-    assert choose_layers(model, at_most=1) == [1]
-    assert choose_layers(model, at_most=8) == [1, 2, 3]
 
 
 def test_moments_survive_a_folder(tmp_path, model_with_sinks, windows):

@@ -23,9 +23,7 @@ from linlib.pruning import (
     adjacent_runs,
     block_costs,
     fit_maps,
-    flops_per_token,
     load_pruned,
-    model_costs,
     prune,
     removal_order,
     remove_blocks,
@@ -71,7 +69,6 @@ def random_windows(n, length=12, seed=1, vocabulary=64):
 
 
 WINDOWS = random_windows(2)
-METHODS_TIMED = ("removed", "replaced")
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -548,52 +545,6 @@ def test_a_failure_leaves_nothing_behind(model, tmp_path):
     assert len(decoder_blocks(AutoModelForCausalLM.from_pretrained(
         save_pruned(small, tmp_path / "small")
     ))) == 4  # fmt: skip
-
-
-# ---------------------------------------------------------------- cost
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("length", [8, 64])
-def test_operations_are_two_for_each_weight_and_token_and_those_of_attention(attention, length):
-    model = deep_model("llama")
-    model.set_attn_implementation(attention)
-    windows = random_windows(2, length)
-    d, d_keys, d_inner, vocabulary = 32, 16, 48, 64
-    block = 2 * d * d + 2 * d * d_keys + 3 * d * d_inner  # q and o, k and v, the MLP
-    products = 2 * 2 * length * d  # scores, and the mean of values
-    expected = DEPTH * (2 * block + products) + 2 * d * vocabulary
-    assert flops_per_token(model, windows) == pytest.approx(expected, rel=0.01)
-    small = remove_blocks(model, [1, 3])
-    saved = flops_per_token(model, windows) - flops_per_token(small, windows)
-    assert saved == pytest.approx(2 * (2 * block + products), rel=0.01)
-
-
-def test_a_map_costs_its_own_matrix(model):
-    delta = LinearMap(torch.zeros(32, 32), torch.zeros(32))
-    removed = flops_per_token(remove_blocks(model, [1, 2]), WINDOWS)
-    replaced = flops_per_token(replace_runs(model, {range(1, 3): delta}), WINDOWS)
-    assert replaced - removed == pytest.approx(2 * 32 * 32)
-
-
-def test_costs_of_models_stand_side_by_side():
-    model = deep_model("llama", tie_word_embeddings=True)
-    frame = model_costs(model, [[0, 3], [2, 0], [1, 2], [4]], WINDOWS, repeats=3)
-    labels, measured = ["method", "n_removed", "n_runs"], ["tokens_per_second", "speedup"]
-    assert list(frame.columns) == [*labels, "parameters", "flops_per_token", *measured]
-    sizes = [("dense", 0, 0)]
-    sizes += [(method, *size) for size in [(1, 1), (2, 1), (2, 2)] for method in METHODS_TIMED]
-    assert list(frame[labels].itertuples(index=False, name=None)) == sizes
-    block, affine = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32, 32 * 32 + 32  # and two norms
-    counts = [
-        64 * 32 + 32 + (5 - n_removed) * block + (method == "replaced") * n_runs * affine
-        for method, n_removed, n_runs in sizes
-    ]
-    assert frame["parameters"].tolist() == counts
-    flops = frame.set_index(labels)["flops_per_token"]
-    assert flops["dense", 0, 0] > flops["replaced", 1, 1] > flops["removed", 1, 1]
-    assert flops["replaced", 2, 2] > flops["replaced", 2, 1] > flops["removed", 2, 1]
-    assert frame["speedup"][0] == 1 and (frame["tokens_per_second"] > 0).all()
 
 
 # ---------------------------------------------------------------- bad input

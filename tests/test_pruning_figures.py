@@ -313,7 +313,6 @@ def toy(tokenizer_folder, tmp_path_factory):
             "study_windows": 7,
             "random_subsets": 4,
             "batch_size": 5,
-            "timing_rounds": 1,
             "distillation": {
                 "steps": 6,
                 "batch_size": 4,

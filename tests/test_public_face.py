@@ -12,8 +12,8 @@ REPOSITORY = Path(__file__).parents[1]
 NAMES = {
     "load", "load_model", "load_tokenizer", "token_windows", "linearity_profile",
     "linearity_score", "fit_linear_map", "BlockMoments", "residual_stream", "removal_order",
-    "prune", "save_pruned", "load_pruned", "perplexity", "probe_layers", "Regulariser", "RegularisedTrainer",
-    "load_profile", "result",
+    "prune", "save_pruned", "load_pruned", "perplexity", "probe_layers", "Regulariser",
+    "RegularisedTrainer", "load_profile", "result",
 }  # fmt: skip
 
 

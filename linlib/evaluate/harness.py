@@ -31,6 +31,7 @@ from lm_eval.tasks.qasper.metrics import f1_abstractive, normalize_answer
 from lm_eval.utils import env
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from linlib.measure.losses import MOST_LOGITS
 from linlib.models import load_model, load_tokenizer
 from linlib.stats import binomial_interval
 
@@ -170,10 +171,12 @@ def _run(
         if add_bos_token is not None:  # the harness sets it on tokenizers that it opens itself
             tokenizer = deepcopy(tokenizer)
             tokenizer.add_bos_token = add_bos_token
+        # The harness holds the logits of a batch three times over; texts of tasks are this short.
+        most = max(1, MOST_LOGITS // (128 * model.config.vocab_size))
         lm = HFLM(
             pretrained=model,
             tokenizer=tokenizer,
-            batch_size=batch_size,
+            batch_size=min(batch_size, most),
             max_length=max_length,
             add_bos_token=add_bos_token,
         )

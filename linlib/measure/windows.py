@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,12 +108,8 @@ def document_folds(documents: Tensor, n_folds: int) -> Tensor:
     return (middles * n_folds / sizes.sum()).long()[number]
 
 
-def choose_layers(
-    model: PreTrainedModel, layers: Collection[int] | None = None, at_most: int | None = None
-) -> list[int]:
+def choose_layers(model: PreTrainedModel, layers: Collection[int] | None = None) -> list[int]:
     """Return the requested layers (1..L; None: all) in ascending order.
-
-    Where they are more than `at_most`, that many or fewer are kept, at equal distances.
 
     Raises:
         IndexError: a layer is not in 1..L.
@@ -122,7 +119,7 @@ def choose_layers(
     for layer in chosen:
         if not 1 <= layer <= n_blocks:
             raise IndexError(f"layer {layer} does not exist: this model has 1 .. {n_blocks}")
-    return chosen if at_most is None else chosen[:: -(-len(chosen) // at_most)]
+    return chosen
 
 
 def contiguous_batches(n_windows: int, batch_size: int, start: int = 0) -> Iterator[slice]:
@@ -140,6 +137,10 @@ def batches_of_folds(folds: Tensor, batch_size: int) -> Iterator[slice]:
         start += size
 
 
+class PassEnded(Exception):
+    """Raised by a hook to end a forward pass whose other layers nobody needs."""
+
+
 @torch.no_grad()
 def run_windows(
     model: PreTrainedModel,
@@ -147,6 +148,7 @@ def run_windows(
     mask: Tensor,
     batches: list[slice],
     callback: Callable[[int, Tensor, Tensor, slice], None],
+    last: int | None = None,
 ) -> None:
     """Send batches of windows through the model and call back after each block.
 
@@ -157,6 +159,7 @@ def run_windows(
         batches: the windows that go through the model together.
         callback: gets (layer, x, y, batch) with x and y (batch, seq_len, d_model); the layer is
             named before the ValueErrors that it raises.
+        last: the layer after which a forward pass ends; None: at the last one.
     """
     batch = slice(0)
 
@@ -165,10 +168,13 @@ def run_windows(
             callback(layer, x, y, batch)
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
+        if layer == last:
+            raise PassEnded
 
     with watch_blocks(model, named):
         for batch in batches:
-            run_backbone(model, input_ids[batch], mask[batch].long())
+            with suppress(PassEnded):
+                run_backbone(model, input_ids[batch], mask[batch].long())
 
 
 @dataclass
@@ -309,7 +315,7 @@ def collect_moments(
             _update(group, x, delta, fold, massive & (fold_of == fold), weight, unpadded)
 
     batches = list(batches_of_folds(folds, batch_size))
-    run_windows(model, input_ids, mask, batches, add)
+    run_windows(model, input_ids, mask, batches, add, last=moments.layers[-1])
     return moments
 
 

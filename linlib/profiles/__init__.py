@@ -246,13 +246,11 @@ class PruningSettings:
     study_windows: PositiveInt
     """Windows of held-out text in the studies of many sets of blocks (notebooks 20 and 22)."""
     random_subsets: PositiveInt
-    """Random sets of blocks among which notebook 20 places an order, or all where there are fewer."""
+    """Random sets of blocks among which notebook 20 places an order; all, where there are fewer."""
     ridge: float = 1e-4
     """Shrinks maps towards the identity."""
     batch_size: PositiveInt
     """Windows in a forward pass."""
-    timing_rounds: PositiveInt
-    """Rounds in which the models' speed is measured side by side."""
     distillation: DistillationSettings
     """How maps are distilled."""
 

@@ -8,7 +8,6 @@
 can be kept (`store.cached(fit_maps, model, ...)`) and put into the model again in no time.
 """
 
-from linlib.pruning.costs import flops_per_token, model_costs, seconds_side_by_side
 from linlib.pruning.distil import distil
 from linlib.pruning.fit import METHODS, Maps, apply_maps, fit_maps, prune, run_moments
 from linlib.pruning.losses import added_loss, fitting_arguments, losses_without
@@ -30,10 +29,8 @@ __all__ = [
     "distil",
     "fit_maps",
     "fitting_arguments",
-    "flops_per_token",
     "load_pruned",
     "losses_without",
-    "model_costs",
     "output_projection",
     "prune",
     "removal_order",
@@ -41,5 +38,4 @@ __all__ = [
     "replace_runs",
     "run_moments",
     "save_pruned",
-    "seconds_side_by_side",
 ]

@@ -7,6 +7,7 @@ residual stream after each replaced run of blocks.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from copy import deepcopy
 
 import pandas as pd
@@ -16,8 +17,8 @@ from torch.nn.functional import mse_loss
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from linlib.measure.windows import check_windows
-from linlib.models.decoders import residual_stream, run_backbone
+from linlib.measure.windows import PassEnded, check_windows
+from linlib.models.decoders import run_backbone, watch_blocks
 from linlib.pruning.maps import AffineMap, affine_maps
 
 
@@ -107,21 +108,31 @@ def distil(
 def _loss(
     student: PreTrainedModel, teacher: PreTrainedModel, maps: list[AffineMap], ids: Tensor
 ) -> Tensor:
-    with torch.no_grad():
-        targets = residual_stream(teacher, ids)
-    states: dict[range, Tensor] = {}
-    handles = [
-        affine.register_forward_hook(lambda one, _args, output: states.update({one.run: output}))
-        for affine in maps
-    ]
+    ends = [affine.run.stop for affine in maps]  # after blocks a .. b-1 (0-based) comes h_b
+    targets: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
+
+    def keep_target(layer: int, _x: Tensor, y: Tensor) -> None:
+        if layer in ends:
+            targets[layer] = y
+        if layer == ends[-1]:
+            raise PassEnded
+
+    def keep_state(affine: AffineMap, _args: tuple, output: Tensor) -> None:
+        states[affine.run.stop] = output
+        if affine is maps[-1]:
+            raise PassEnded
+
+    with torch.no_grad(), watch_blocks(teacher, keep_target), suppress(PassEnded):
+        run_backbone(teacher, ids)
+    handles = [affine.register_forward_hook(keep_state) for affine in maps]
     try:
-        run_backbone(student, ids)
+        with suppress(PassEnded):
+            run_backbone(student, ids)
     finally:
         for handle in handles:
             handle.remove()
-    # After run a .. b-1 (0-based blocks) the stream is h_b.
-    pairs = [(states[affine.run], targets[affine.run.stop]) for affine in maps]
-    return sum(mse_loss(mine.float(), theirs.float()) for mine, theirs in pairs)
+    return sum(mse_loss(states[end].float(), targets[end].float()) for end in ends)
 
 
 @torch.no_grad()

@@ -250,7 +250,7 @@ def run_moments(
             if of_projection:  # OPT's output is (batch x seq_len, d_model)
                 state = projected[run.start - 1].reshape(y.shape)[chosen]
             moments[run].update(state, delta)
-        if layer == model.config.num_hidden_layers:
+        if layer == last:
             bar.update(len(x))
 
     before = {run.start - 1 for run in runs} if of_projection else ()
@@ -261,11 +261,12 @@ def run_moments(
         )
         for block, module in watched.items()
     ]
+    last = max(run.stop for run in runs)
     batches = list(contiguous_batches(len(input_ids), batch_size))
     bar = tqdm(total=len(input_ids), desc="fitting", unit="window", leave=False, delay=5)
     try:
         with bar:
-            run_windows(model, input_ids, mask, batches, add)
+            run_windows(model, input_ids, mask, batches, add, last)
     finally:
         for handle in handles:
             handle.remove()
