@@ -24,15 +24,15 @@ COMMITTED = Path(__file__).parents[1] / "data" / "results" / PROFILE
 
 RUN = "size variant seed"
 PRUNED = "model method n_removed removed"
-CURVE = f"{PRUNED} perplexity low high loss added added_low added_high"
+CURVE = f"{PRUNED} text perplexity low high loss added added_low added_high"
 # The columns that claims and notebooks read of each frame; a frame may have more.
 COLUMNS = {
-    "block_prediction": "model method block criterion cost added",
-    "block_prediction_ranks": "model method criterion rho",
     "fig1_linearity_profiles": "model protocol layer depth tokens linearity_score "
     "linearity_no_residual identity_score scaled_identity_score orthogonal_score null_score "
     "adjusted_score heldout_score heldout_score_low heldout_score_high heldout_no_residual "
-    "heldout_no_residual_low heldout_no_residual_high",
+    "heldout_no_residual_low heldout_no_residual_high n_eff dominated dominated_no_residual",
+    "fig1_real_decoders": "model layer depth tokens linearity_score linearity_no_residual "
+    "null_score dominated dominated_no_residual",
     "fig2_pretraining_dynamics": "model seed step layer tokens linearity_score "
     "linearity_no_residual identity_score null_score heldout_score heldout_no_residual",
     "fig3_norms": "model layer depth tokens quantity q25 median q75",
@@ -44,19 +44,24 @@ COLUMNS = {
     "validation_loss",
     "fig5_probing": f"{RUN} layer depth accuracy low high control",
     "fig6_pruning_first": CURVE,
-    "fig6_pruning_first_distillation": "step heldout_loss n_removed",
-    "fig6_pruning_first_windows": "window model method n_removed loss",
+    "fig6_pruning_first_documents": "document model method n_removed text loss n_tokens",
     "fig7_pruning_second": CURVE,
     "fig7_pruning_second_distillation": "step heldout_loss n_removed",
-    "fig7_pruning_second_windows": "window model method n_removed loss",
-    "fig8_pruning_accuracy": f"{PRUNED} accuracy low high n chance",
-    "fig9_error_tails": "model layer tokens cloud error_low error_high count",
+    "fig7_pruning_second_documents": "document model method n_removed text loss n_tokens",
+    "fig8_pruning_accuracy": f"{PRUNED} text accuracy low high n chance difference "
+    "difference_low difference_high p",
+    "fig8_pruning_accuracy_answers": "model method n_removed item correct",
+    "fig9_error_tails": "model layer depth tokens cloud error_low error_high count",
     "fig9_error_tails_statistics": "model layer tokens maximum excess_kurtosis worst_share "
     "gaussian_excess_kurtosis gaussian_worst_share",
     "fig9_error_tails_tokens": "model layer tokens error token before position",
-    "pruning_shootout": f"{CURVE} order seed text n_runs speedup",
-    "pruning_shootout_cost": "model method n_removed n_runs parameters flops_per_token "
-    "tokens_per_second speedup",
+    "functional_linearity": "model block tokens phi phi_low phi_high work work_low work_high left "
+    "heldout_score heldout_no_residual dominated",
+    "functional_linearity_documents": "model block document n_tokens all removed dense",
+    "pruning_shootout": "model order n_removed removed method added added_low added_high",
+    "pruning_shootout_costs": "model block order cost",
+    "pruning_shootout_documents": "model method removed document loss n_tokens",
+    "pruning_shootout_subsets": "model method removed added added_low added_high",
     "tab1_finetuning": "model task training seed accuracy chance n_validation "
     "delta_linearity_no_residual",
     "tab1_finetuning_layers": "model task training seed layer depth tokens "
@@ -65,6 +70,10 @@ COLUMNS = {
     "tab2_superglue_mean": f"{RUN} value",
     "tab3_tinystories": f"{RUN} story grammar creativity consistency plot mean",
     "tab3_tinystories_examples": f"{RUN} beginning completion",
+    "what_makes_099": "model layer tokens linearity_score linearity_no_residual n_eff "
+    "identity_score heldout_score heldout_no_residual n_massive",
+    "what_makes_099_left_out": "model layer left_out linearity_score n_eff d_model",
+    "what_makes_099_tokens": "model window position token before layers",
 }
 METHODS = ["removed", "replaced", "replaced + distilled"]
 
@@ -85,7 +94,7 @@ def differences(frame):
 
 
 def of_one_model(frame):
-    return frame[frame["model"] == frame["model"].iloc[0]].query("tokens == 'no first position'")
+    return frame[frame["model"] == frame["model"].iloc[0]].query("tokens == 'no massive'")
 
 
 # The frame, the function of plots and what a notebook hands to it.
@@ -120,10 +129,10 @@ DRAWINGS = [
         frame.query("n_removed > 0"), "accuracy", "method", ax, "n_removed", METHODS)),
     ("fig9_error_tails", "error_histogram",
      lambda frame, ax: plots.error_histogram(of_one_model(frame), ax)),
-    ("pruning_shootout", "path_points", lambda frame, ax: plots.path_points(
-        frame.query("method == 'replaced'"), "speedup", "perplexity", "order", ax)),
-    ("block_prediction_ranks", "interval_points", lambda frame, ax: plots.interval_points(
-        frame, "rho", "criterion", "method", ax, METHODS[:2])),
+    ("what_makes_099", "block_bars", lambda frame, ax: plots.block_bars(
+        frame, "tokens", "linearity_score", ax)),
+    ("what_makes_099_left_out", "block_lines", lambda frame, ax: plots.block_lines(
+        frame, "left_out", "n_eff", ax)),
     ("tab1_finetuning", "interval_points", lambda frame, ax: plots.interval_points(
         frame, "delta_linearity_no_residual", "task", "training", ax,
         ["task", "shuffled labels", "language modelling"])),
