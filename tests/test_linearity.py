@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from linlib.linearity import BlockMoments, LinearMap, fit_linear_map, linearity_score
+from linlib.linearity import BlockMoments, FewTokens, LinearMap, fit_linear_map, linearity_score
 
 
 def svd_score(x, y, rcond=1e-12):
@@ -253,6 +253,50 @@ def test_the_effective_number_of_tokens_is_that_of_equal_and_of_few_energies():
     assert spiked.n_eff_no_residual() > 3000
     halves = [moments_of(x[part::2], delta[part::2]) for part in range(2)]
     assert (halves[0] + halves[1]).n_eff() == pytest.approx(expected, rel=0.01)
+
+
+def few_and_others(m, seed=0, n=2000, d=32, n_folds=3):
+    """Moments of n tokens in folds, and m massive tokens apart."""
+    x, delta = block_states(n + m, d, seed)
+    folds = torch.arange(n + m) % n_folds
+    few = torch.arange(n + m) % ((n + m) // m) == 1
+    x[few], delta[few] = 200 * x[few], 80 * delta[few].roll(1, 1)
+    moments = BlockMoments(d, n_folds)
+    for fold in range(n_folds):
+        here = ~few & (folds == fold)
+        moments.update(x[here].double(), delta[here].double(), fold)
+    weights = torch.rand(n + m, generator=torch.Generator().manual_seed(seed)) + 0.5
+    return moments, FewTokens(x[few], delta[few], folds[few], weights[few])
+
+
+@pytest.mark.parametrize("m", [1, 2, 8, 20])
+@pytest.mark.parametrize("n_folds", [1, 3])
+def test_a_solution_takes_in_a_few_tokens_as_if_it_were_computed_anew(m, n_folds):
+    moments, few = few_and_others(m, n_folds=n_folds)
+    anew, alone = few.joined_to(moments), few_and_others(m, n_folds=n_folds)[0]
+    union = few.solved_with(moments)
+    assert ("_unexplained" in union._solved) == (m <= 8)  # more are solved on their own
+    assert len(few) == union.n_tokens - moments.n_tokens == m
+    for mine, theirs in ((union, anew), (moments, alone)):
+        assert mine.linearity_score() == pytest.approx(theirs.linearity_score(), abs=1e-10)
+        expected = theirs.linearity_no_residual()
+        assert mine.linearity_no_residual() == pytest.approx(expected, abs=1e-10)
+        if n_folds > 1:
+            pairs = zip(mine.heldout_terms(), theirs.heldout_terms(), strict=True)
+            for terms, expected in pairs:
+                assert terms == pytest.approx(expected, rel=1e-8)
+
+
+def test_few_tokens_join_a_solution_that_does_not_span_the_space():
+    x, delta = block_states(600)
+    x = x.double() @ torch.diag((torch.arange(32) < 20).double()) @ gaussian(32, 32, 4).double()
+    moments = moments_of(x, delta.double(), n_folds=2)
+    apart = FewTokens(
+        gaussian(3, 32, 7), gaussian(3, 32, 8), torch.tensor([0, 1, 1]), torch.ones(3)
+    )
+    union, anew = apart.solved_with(moments), apart.joined_to(moments)
+    assert union.linearity_score() == pytest.approx(anew.linearity_score(), abs=1e-12)
+    assert union.heldout_score() == pytest.approx(anew.heldout_score(), abs=1e-12)
 
 
 # ---------------------------------------------------------------- precision

@@ -4,7 +4,8 @@
 them, and gives null values, held-out scores and the maps themselves from the same single pass.
 """
 
+from linlib.linearity.few import FewTokens
 from linlib.linearity.maps import LinearMap, fit_linear_map, linearity_score
 from linlib.linearity.moments import BlockMoments
 
-__all__ = ["BlockMoments", "LinearMap", "fit_linear_map", "linearity_score"]
+__all__ = ["BlockMoments", "FewTokens", "LinearMap", "fit_linear_map", "linearity_score"]

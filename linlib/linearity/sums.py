@@ -136,6 +136,10 @@ class Sums:
                     top.zero_()
                     bottom.zero_()
 
+    def of_fold(self, fold: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The sums `second`, `mass`, `first` and `delta_energy` of one fold."""
+        return self.second[fold], self.mass[fold], self.first[fold], self.delta_energy[fold]
+
     def about(self, shift: Tensor) -> Sums:
         """The same sums about another shift: exact algebra in float64; `spread` stays as it is."""
         move = self.shift - shift  # (2 d,)
@@ -326,9 +330,9 @@ class Centred:
         """The factorised X'X; see `maps.factorise`."""
         return factorise(self.xx, self.floor, self.cutoff)
 
-    def unexplained(self) -> float:
+    def unexplained(self, factor: GramFactor | None = None) -> float:
         """min_A ||X A - D||_F^2, which equals min_A ||X A - Y||_F^2 as Y = X + D."""
-        return max(self.dd - self.factor().explained(self.xd).item(), 0.0)
+        return max(self.dd - (factor or self.factor()).explained(self.xd).item(), 0.0)
 
     def weight(self, ridge: float) -> Tensor:
         """The least-squares A of D = X A, (d, d), or that of a ridge; see `delta_map`."""
@@ -361,6 +365,18 @@ def heldout_terms(sums: Sums) -> list[tuple[float, float, float]]:
         and the variance of y and of delta about their means on the *other* folds.
 
     Raises:
+        ValueError: see `folds_apart`.
+    """
+    return [
+        error_terms(train.weight(0.0), train.mean - sums.shift, *sums.of_fold(fold))
+        for fold, train in folds_apart(sums)
+    ]
+
+
+def folds_apart(sums: Sums) -> Iterator[tuple[int, Centred]]:
+    """Each fold that holds tokens, with the centred moments of all the others.
+
+    Raises:
         ValueError: fewer than two folds hold tokens, or the others are too few to fit on.
     """
     filled = [fold for fold, count in enumerate(sums.count.tolist()) if count > 0]
@@ -371,9 +387,7 @@ def heldout_terms(sums: Sums) -> list[tuple[float, float, float]]:
             "update its fold"
         )
     n_tokens, d = int(sums.count.sum().item()), sums.second.shape[1]
-    second = sums.second.sum(0)
-    totals = (sums.mass.sum(), sums.first.sum(0), sums.delta_energy.sum())
-    terms = []
+    totals = [getattr(sums, k).sum(0) for k in ("second", "mass", "first", "delta_energy")]
     for fold in filled:
         if (n_train := n_tokens - int(sums.count[fold].item())) <= d:
             raise ValueError(
@@ -382,19 +396,18 @@ def heldout_terms(sums: Sums) -> list[tuple[float, float, float]]:
                 f"{d * len(filled) // (len(filled) - 1)} tokens in folds of equal size, or "
                 "n_folds=1 for no held-out score"
             )
-        test = (sums.mass[fold], sums.first[fold], sums.delta_energy[fold])
-        mass, first, energy = (total - part for total, part in zip(totals, test, strict=True))
-        train = Centred.of_totals(sums, mass, first, second - sums.second[fold], energy)
-        terms.append(_error_terms(train.weight(0.0), first / mass, sums.second[fold], *test))
-    return terms
+        parts = zip(totals, sums.of_fold(fold), strict=True)
+        second, mass, first, energy = (total - part for total, part in parts)
+        yield fold, Centred.of_totals(sums, mass, first, second, energy)
 
 
-def _error_terms(
+def error_terms(
     weight: Tensor, mean: Tensor, second: Tensor, mass: Tensor, first: Tensor, energy: Tensor
 ) -> tuple[float, float, float]:
     """Error of a map on a fold, whose sums are given, and the variance of y and delta about `mean`.
 
-    Sums are centred after the large products: X'X A and X'D need no copy then.
+    Sums and mean are about one shift. They are centred after the large products: X'X A and X'D need
+    no copy then.
     """
     (x, delta), (mean_x, mean_delta) = first.chunk(2), mean.chunk(2)
     xx, xd = second.chunk(2, 1)

@@ -95,15 +95,18 @@ def profile_of_moments(moments: StreamMoments, orthogonal: bool = False) -> pd.D
     """
 
     def rows(layer: int) -> list[dict[str, object]]:
-        n_massive, scores, found = moments.n_massive(layer), None, []
-        for tokens in TOKEN_GROUPS:
-            try:
-                if scores is None or n_massive:  # else the groups are the same
-                    scores = _scores(moments.group(layer, tokens), orthogonal)
-            except ValueError as error:
-                raise ValueError(f"layer {layer}, tokens '{tokens}': {error}") from error
-            place = {"layer": layer, "depth": layer / moments.n_blocks, "tokens": tokens}
-            found.append(place | scores | {"n_massive": n_massive})
+        place = {"layer": layer, "depth": layer / moments.n_blocks}
+        n_massive, found = {"n_massive": moments.n_massive(layer)}, []
+        try:
+            tokens = "no massive"
+            usual = everything = moments.group(layer, tokens)
+            if layer in moments.massive:
+                everything = moments.massive[layer].solved_with(usual)
+            for tokens, group in zip(TOKEN_GROUPS, (everything, usual), strict=True):
+                scores = found[-1] if group is everything and found else _scores(group, orthogonal)
+                found.append(scores | place | {"tokens": tokens} | n_massive)
+        except ValueError as error:
+            raise ValueError(f"layer {layer}, tokens '{tokens}': {error}") from error
         return found
 
     # The matrices of one layer are too small to keep several threads of a CPU busy, so layers are
@@ -117,7 +120,8 @@ def profile_of_moments(moments: StreamMoments, orthogonal: bool = False) -> pd.D
     finally:
         torch.set_num_threads(n_threads)
     frame = pd.DataFrame(found).sort_values("tokens", kind="stable", ignore_index=True)
-    return frame[[*(name for name in frame if name != "d_model"), "d_model"]]
+    labels = ["layer", "depth", "tokens"]
+    return frame[[*labels, *(name for name in frame if name not in labels)]]
 
 
 def _scores(moments: BlockMoments, orthogonal: bool) -> dict[str, float]:

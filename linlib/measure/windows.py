@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from linlib.linearity import BlockMoments
+from linlib.linearity import BlockMoments, FewTokens
 from linlib.models.decoders import (
     decoder_blocks,
     final_states,
@@ -187,13 +187,13 @@ class StreamMoments:
     Attributes:
         n_blocks: L, of the whole model.
         usual: layer (1..L) -> moments of the tokens that are not massive there.
-        massive: layer -> moments of those that are; layers without any are left out.
+        massive: layer -> the tokens that are; layers without any are left out.
         limits: layer -> the largest norms of input and output that are not massive, (2,).
     """
 
     n_blocks: int
     usual: dict[int, BlockMoments] = field(default_factory=dict)
-    massive: dict[int, BlockMoments] = field(default_factory=dict)
+    massive: dict[int, FewTokens] = field(default_factory=dict)
     limits: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -203,7 +203,7 @@ class StreamMoments:
 
     def n_massive(self, layer: int) -> int:
         """Number of massive tokens at a layer."""
-        return self.massive[layer].n_tokens if layer in self.massive else 0
+        return len(self.massive[layer]) if layer in self.massive else 0
 
     def group(self, layer: int, tokens: str = "all") -> BlockMoments:
         """Moments of one layer over "all" tokens, or over those that are not massive there.
@@ -214,7 +214,7 @@ class StreamMoments:
         check_group(tokens)
         usual = self.usual[layer]
         if tokens == "all":
-            return usual + self.massive[layer] if layer in self.massive else usual
+            return self.massive[layer].joined_to(usual) if layer in self.massive else usual
         if usual.n_tokens == 0 and self.n_massive(layer):
             raise ValueError(
                 f"layer {layer}: all {self.n_massive(layer)} tokens are massive by the rule (norms "
@@ -224,10 +224,12 @@ class StreamMoments:
         return usual
 
     def save(self, folder: Path) -> None:
-        """Write one safetensors file per layer and group, and the limits."""
-        for name in ("usual", "massive"):
-            for layer, moments in getattr(self, name).items():
-                moments.save(folder / f"{name}-{layer:03d}-of-{self.n_blocks:03d}.safetensors")
+        """Write two safetensors files per layer, moments and massive tokens, and the limits."""
+        for layer, moments in self.usual.items():
+            moments.save(folder / f"usual-{layer:03d}-of-{self.n_blocks:03d}.safetensors")
+        for layer, tokens in self.massive.items():
+            tensors = {name: one.cpu().contiguous() for name, one in vars(tokens).items()}
+            save_file(tensors, folder / f"massive-{layer:03d}.safetensors")
         limits = {str(layer): limit.cpu() for layer, limit in self.limits.items()}
         save_file(limits, folder / "limits.safetensors")
 
@@ -236,10 +238,12 @@ class StreamMoments:
         """Read a folder that `save` wrote, onto the CPU."""
         limits = load_file(folder / "limits.safetensors")
         moments = cls(0, limits={int(layer): limit for layer, limit in limits.items()})
-        for path in sorted(folder.glob("*-of-*.safetensors")):
-            name, layer, _, n_blocks = path.stem.split("-")
-            getattr(moments, name)[int(layer)] = BlockMoments.load(path)
+        for path in sorted(folder.glob("usual-*.safetensors")):
+            _, layer, _, n_blocks = path.stem.split("-")
+            moments.usual[int(layer)] = BlockMoments.load(path)
             moments.n_blocks = int(n_blocks)
+        for path in sorted(folder.glob("massive-*.safetensors")):
+            moments.massive[int(path.stem.split("-")[1])] = FewTokens(**load_file(path))
         return moments
 
 
@@ -264,7 +268,7 @@ def collect_moments(
     """Accumulate the moments of (x, delta) of each block in one pass, on the model's device.
 
     Arguments are those of `linearity_profile`. Padding never enters a moment. Each layer takes
-    memory for 2 n_folds d (2 d) float64 values, and half of it where no token is massive.
+    memory for n_folds d (2 d) float64 values, and for the states of its massive tokens.
 
     Raises:
         TypeError, ValueError: the windows are not token ids that fit the model (see
@@ -310,9 +314,11 @@ def collect_moments(
         for fold in folds[batch].unique().tolist():
             chosen = members & ~massive & (fold_of == fold)
             _update(usual, x, delta, fold, chosen, weight, unpadded)
-        for fold in fold_of[massive].unique().tolist():
-            group = moments.massive.setdefault(layer, usual.empty_like())
-            _update(group, x, delta, fold, massive & (fold_of == fold), weight, unpadded)
+        if bool(massive.any()):
+            counts = torch.ones_like(norms_x) if weight is None else weight
+            found = FewTokens(*(one[massive] for one in (x, delta, fold_of, counts)))
+            before = moments.massive.get(layer)
+            moments.massive[layer] = found if before is None else before + found
 
     batches = list(batches_of_folds(folds, batch_size))
     run_windows(model, input_ids, mask, batches, add, last=moments.layers[-1])
