@@ -287,6 +287,28 @@ def test_a_solution_takes_in_a_few_tokens_as_if_it_were_computed_anew(m, n_folds
                 assert terms == pytest.approx(expected, rel=1e-8)
 
 
+def test_few_tokens_may_have_a_fold_of_their_own():
+    moments, few = few_and_others(4, n_folds=3)
+    wide = BlockMoments(32, 4)
+    for fold, (x, delta) in enumerate(
+        zip(*(s.split(500) for s in block_states(1500)), strict=True)
+    ):
+        wide.update(x, delta, fold)
+    few.folds[:2] = 3
+    union, anew = few.solved_with(wide), few.joined_to(wide)
+    assert len(union.heldout_terms()) == 4
+    assert union.heldout_score() == pytest.approx(anew.heldout_score(), abs=1e-12)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
+def test_weights_are_checked(weight):
+    x, delta = block_states(100)
+    weights = torch.ones(100)
+    weights[7] = weight
+    with pytest.raises(ValueError, match="weights must be finite and not negative"):
+        BlockMoments(32).update(x, delta, weights=weights)
+
+
 def test_few_tokens_join_a_solution_that_does_not_span_the_space():
     x, delta = block_states(600)
     x = x.double() @ torch.diag((torch.arange(32) < 20).double()) @ gaussian(32, 32, 4).double()

@@ -53,12 +53,15 @@ class FewTokens:
     def solved_with(self, moments: BlockMoments) -> BlockMoments:
         """The same union, solved from the solution for `moments`, which is kept there.
 
+        Where that is not possible, the union is solved when it is asked for a score.
+
         Raises:
             ValueError: as the scores of `moments` do.
         """
         union, sums = self.joined_to(moments), moments._sums
         require_tokens(moments.n_tokens, moments.d_model)
-        if len(self) > moments.d_model // 4:  # not few: the union is solved on its own
+        apart = (sums.count == 0) & (self.folds.bincount(minlength=moments.n_folds) > 0)
+        if len(self) > moments.d_model // 4 or bool(apart.any()):  # not few, or a fold of their own
             return union
         c = moments._centred
         factor = c.factor()

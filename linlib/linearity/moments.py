@@ -58,15 +58,16 @@ class BlockMoments:
 
         Args:
             x: what enters the block, shape (..., d_model), any float dtype. Products are
-                float32, or float64 where the states are or where the scores need it.
+                float32, or float64 where the states are, or where the first 4 d_model tokens show
+                that the scores need it; later tokens should not be of another kind.
             delta: what the block adds to it, same shape.
             fold: the token group that these tokens belong to.
             weights: by how much each token counts, shape (...), not negative; a token of weight 0
                 is left out. None: all tokens count once.
 
         Raises:
-            ValueError: shapes disagree, the fold does not exist, or a value is NaN or infinite
-                (none of these tokens is then added).
+            ValueError: shapes disagree, the fold does not exist, a value is NaN or infinite, or a
+                weight is, or is negative (none of these tokens is then added).
         """
         if x.shape != delta.shape or x.shape[-1] != self.d_model:
             raise ValueError(
@@ -78,6 +79,8 @@ class BlockMoments:
         if x.numel() == 0:
             return
         require_finite(x, delta)
+        if weights is not None and not bool((weights.isfinite() & (weights >= 0)).all()):
+            raise ValueError("weights must be finite and not negative")
         self._sums = self._sums or Sums.zeros(first_shift(x, delta, weights), self.n_folds)
         self._solved.clear()
         self._sums.add(x, delta, fold, weights)

@@ -122,19 +122,10 @@ def choose_layers(model: PreTrainedModel, layers: Collection[int] | None = None)
     return chosen
 
 
-def contiguous_batches(n_windows: int, batch_size: int, start: int = 0) -> Iterator[slice]:
-    """Batches of adjacent windows, from `start` on."""
-    for first in range(start, n_windows, batch_size):
+def contiguous_batches(n_windows: int, batch_size: int) -> Iterator[slice]:
+    """Batches of adjacent windows."""
+    for first in range(0, n_windows, batch_size):
         yield slice(first, min(first + batch_size, n_windows))
-
-
-def batches_of_folds(folds: Tensor, batch_size: int) -> Iterator[slice]:
-    """Batches of adjacent windows that end in one fold; `folds` are (n_windows, seq_len)."""
-    _, sizes = folds[:, -1].unique_consecutive(return_counts=True)
-    start = 0
-    for size in sizes.tolist():
-        yield from contiguous_batches(start + size, batch_size, start)
-        start += size
 
 
 class PassEnded(Exception):
@@ -309,7 +300,8 @@ def collect_moments(
         massive = members & is_massive(norms_x, norms_y, moments.limits[layer])
         weight = None
         if weights == "energy":
-            weight = 1 / (norms_x.square() + token_norms(delta).square())
+            energy = norms_x.square() + token_norms(delta).square()
+            weight = 1 / energy.clamp_min(torch.finfo(energy.dtype).tiny)
         usual, unpadded = moments.usual[layer], bool(members.all())
         for fold in folds[batch].unique().tolist():
             chosen = members & ~massive & (fold_of == fold)
@@ -320,7 +312,7 @@ def collect_moments(
             before = moments.massive.get(layer)
             moments.massive[layer] = found if before is None else before + found
 
-    batches = list(batches_of_folds(folds, batch_size))
+    batches = list(contiguous_batches(len(input_ids), batch_size))
     run_windows(model, input_ids, mask, batches, add, last=moments.layers[-1])
     return moments
 
