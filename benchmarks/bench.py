@@ -149,7 +149,7 @@ def profile_section(
             what = f"Ratio of {shape} at {n_tokens} tokens"
             targets += against_target(what, whole, most[n_tokens])
         rows.append(
-            f"| {n_tokens} | {bare:.1f} | {moments:.3f} | {whole:.3f} | "
+            f"| {n_tokens} | {bare:.1f} | {times['ideal']:.3f} | {moments:.3f} | {whole:.3f} | "
             f"{n_tokens / (bare * whole):.0f} | {peaks[n_tokens]:.0f} |"
         )
     if {16384, 131072} <= peaks.keys():
@@ -160,12 +160,13 @@ def profile_section(
         "",
         f"{dtype}. The profile is `linearity_profile` with its defaults: forward pass without the "
         "head, moments of all blocks with massive tokens apart, 4 folds, and every score solved; "
-        "the moments alone stand beside it. Ratios are medians over "
+        "the moments alone stand beside it, and the ideal, which counts nothing but the arithmetic "
+        "of their products. Ratios are medians over "
         f"{', '.join(map(str, sizes.values()))} rounds, each step in turn with the bare forward "
         "pass; peak memory is that of the process which ran all three.",
         "",
-        "| tokens | forward, s | moments, ratio | profile, ratio | tokens/s | peak memory, MiB |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| tokens | forward, s | ideal | moments, ratio | profile, ratio | tokens/s | peak, MiB |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
         *rows,
         "",
         *targets,
@@ -180,10 +181,10 @@ def lstsq_section(shape: str, n_tokens: int) -> list[str]:
         f"## Error on the states of {shape}",
         "",
         f"{n_tokens} tokens, all {found['n_layers']} blocks, both scores, with and without massive "
-        f"tokens, against `torch.linalg.lstsq` in float64 on the states themselves. "
-        f"{found['n_promoted']} blocks were multiplied in float64.",
+        "tokens, against `torch.linalg.lstsq` in float64 on the states themselves.",
         "",
         *against_target("Largest error", found["largest_error"], 1e-6),
+        *against_target("Blocks multiplied in float64", found["n_promoted"], 0),
     ]
 
 

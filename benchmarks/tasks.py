@@ -28,6 +28,7 @@ from linlib.measure import collect_moments, linearity_profile
 from linlib.measure.windows import is_massive, token_norms
 from linlib.models import (
     PACKAGED,
+    decoder_blocks,
     load_model,
     load_tokenizer,
     residual_stream,
@@ -131,7 +132,10 @@ def profile_against_forward(
     for _ in range(repeats):
         for name, step in steps.items():
             seconds[name].append(timed(step, device))
-    return seconds | {"peak_memory_mib": peak_memory(device)}
+    blocks = decoder_blocks(model)
+    per_block = 2 * sum(weight.numel() for weight in blocks[0].parameters())  # FLOPs of a token
+    products = 3.5 * model.config.hidden_size**2  # of X'[X | D], one block of X'X by symmetry
+    return seconds | {"ideal": 1 + products / per_block, "peak_memory_mib": peak_memory(device)}
 
 
 @torch.no_grad()

@@ -109,6 +109,35 @@ def clustered_mean(sums: Sequence[float], sizes: Sequence[float]) -> tuple[float
     return float(mean), float(mean - half), float(mean + half)
 
 
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of two sums over clusters, with Fieller's 95% interval over clusters.
+
+    Args:
+        numerators: one sum per cluster, (n_clusters,), of any sign.
+        denominators: another, (n_clusters,).
+
+    Returns:
+        (ratio, low, high); all three are NaN where the sum of the denominators is not clearly above
+        0, by Student's t, since the interval is then not bounded.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    above, below = _paired(numerators, denominators, "numerators", "denominators")
+    n_clusters = len(above)
+    if n_clusters < 2:
+        return np.nan, np.nan, np.nan
+    covariance = n_clusters * np.cov(above, below)  # of the two sums
+    spread = stats.t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1) ** 2 * covariance
+    # The ratio r is not rejected where (sum of above - r below)^2 is within t^2 of its variance.
+    first, last = above.sum(), below.sum()
+    a, b, c = last**2 - spread[1, 1], first * last - spread[0, 1], first**2 - spread[0, 0]
+    if last <= 0 or a <= 0:
+        return np.nan, np.nan, np.nan
+    root = np.sqrt(max(b**2 - a * c, 0.0))
+    return float(first / last), float((b - root) / a), float((b + root) / a)
+
+
 def rank_correlation(
     x: Sequence[float], y: Sequence[float], seed: int = 0
 ) -> tuple[float, float, float, float]:

@@ -183,3 +183,6 @@ table.assign(block_1=ratio.query("layer == 1").set_index("model")["median"]).rou
 # - The paper does not say whether it shows means or medians, or which tokens; we show medians and
 #   quartiles over the tokens of held-out windows, with and without massive ones.
 # - "Block output" is read as what the whole block adds, attention and MLP together.
+# - The ratio is to the resulting stream, as in the paper's caption, and block 1, which reads the
+#   embedding, is counted apart. The verdict once went by the ratio to the stream before the block,
+#   in all blocks, and was "mixed".

@@ -217,3 +217,6 @@ pd.Series(vars(finding)).to_frame("Figure 9")
 #   can be compared; multiplied by the `rms` column of the statistics, they are in those units.
 # - A Gaussian cloud of the same covariance is drawn beside each layer: without it any spread of
 #   norms looks like a tail.
+# - The verdict is about some layer of each model, since the paper claims it of some layers, and
+#   about a tail of twice a Gaussian's weight. It once asked for a larger kurtosis in every layer,
+#   and was "mixed".

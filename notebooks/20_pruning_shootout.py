@@ -305,15 +305,19 @@ plots.save(fig, store.figures_folder(settings.name) / "pruning_shootout_null")
 plots.show(fig)
 
 # %% [markdown]
-# The rank of an order is the share of sets of the same size that are cheaper. The best has 0, and
-# half of all sets lie on either side of 0.5. An order below 0.05 would be called better than chance
-# at the usual level. Of 100 random sets the share is known to about 0.1, of 15 sets exactly.
+# The p value of an order is the chance that a random set of the same size is as cheap: the share of
+# sets that are not dearer, the order's own among them. It cannot be smaller than one over their
+# number, which stands in the last row; six blocks taken singly can never show an order to be better
+# than chance at the usual level of 0.05, and one order of seven below that level is no surprise.
 
 # %%
 pairs = removed.merge(subsets, on=["model", "n_removed"], suffixes=("", "_random"))
-pairs["cheaper"] = pairs["added_random"] < pairs["added"]
-table = pairs.pivot_table("cheaper", "order", ["model", "n_removed"], sort=False)
-table.loc[orders, models].round(2)
+pairs = pairs[pairs["removed"] != pairs["removed_random"]]
+pairs["as_cheap"] = pairs["added_random"] <= pairs["added"]
+counts = pairs.groupby(["order", "model", "n_removed"], sort=False)["as_cheap"].agg(["sum", "size"])
+p = ((counts["sum"] + 1) / (counts["size"] + 1)).unstack(["model", "n_removed"]).loc[orders, models]
+p.loc["smallest possible"] = (1 / (counts["size"] + 1)).groupby(["model", "n_removed"]).min()
+p.round(2)
 
 # %% [markdown]
 # ## Does the cost of a block predict the loss that its removal adds?
@@ -337,16 +341,19 @@ ranks = pd.DataFrame(found, index=["rho", "low", "high", "p"]).T
 ranks.rename_axis(["model", "order", "blocks"]).round(3)
 
 # %% [markdown]
-# How much of what is missing is noise of the text? The loss that each block adds on one half of the
-# documents, against that on the other half. No criterion can be expected to do better than that. If
-# this is high and a criterion is not, the criterion is wrong, and more text would not help it.
+# How much of what is missing is noise of the text? If the losses that blocks add on one half of the
+# documents correlate by $r$ with those on the other half, a criterion that knew the true losses
+# could be expected to correlate by about $\sqrt{2r / (1 + r)}$ with those on all documents
+# (Spearman and Brown). If this ceiling is high and a criterion is not, the criterion is wrong, and
+# more text would not help it.
 
 # %%
 alone = documents[documents["method"] == "alone"].fillna({"removed": "dense"})
 half = alone.groupby(["model", "removed"])["document"].rank() % 2
 sums = alone.groupby(["model", "removed", half.rename("half")])[["loss", "n_tokens"]].sum()
 halves = (sums["loss"] / sums["n_tokens"]).unstack("half").drop("dense", level="removed")
-halves.groupby("model").corr("spearman").iloc[::2, -1].droplevel(1).round(2)
+r = halves.groupby("model").corr("spearman").iloc[::2, -1].droplevel(1).clip(lower=0)
+pd.DataFrame({"halves": r, "ceiling": np.sqrt(2 * r / (1 + r))}).round(2)
 
 # %% [markdown]
 # ## The smallest effect that this can see
@@ -382,7 +389,7 @@ np.tanh(2.8 * np.sqrt(1.06 / (n_blocks - 3).clip(lower=1))).round(2)
 #
 # - The paper has no such figure: it shows one order, without intervals or controls.
 # - The random sets say where an order lies for one model and one text. That a model's six blocks
-#   allow 15 pairs bounds what they can show: the best rank among 15 has a p value of 1/15.
+#   allow 15 pairs bounds what they can show: the best of 15 has a p value of 1/15.
 # - Maps are fitted on text like the test's. Figures 6 and 7 show what other text costs.
 # - One number of blocks is drawn as a grid, and one text is measured. An order that is good for two
 #   blocks of this model need not be good for ten, or for another model.

@@ -102,9 +102,11 @@ round(moments.linearity_no_residual(), 6), round((score - identity) / (1 - ident
 # by document; those of removed blocks are found in the store if notebook 20 was run. The scores of
 # the blocks come from the calibration text, held out between folds of whole documents.
 #
-# All intervals are over documents: tokens of one document depend on each other. That of the share
-# is one of a ratio of sums over documents, linearised. Where the interval of a block's work,
-# $L_\mathrm{removed} - L_\mathrm{dense}$, holds 0, the share is not defined and stays empty.
+# All intervals are over documents: tokens of one document depend on each other. That of the share,
+# a ratio of sums over documents, is Fieller's. Where a block's work, $L_\mathrm{removed} -
+# L_\mathrm{dense}$, is not clearly above 0, the share is not defined and stays empty. The blocks
+# that have one were chosen by the same documents; where their work is small, chance has made it
+# look larger than it is, and the share closer to 0 or 1 than it would be on other text.
 #
 # Two frames are stored: one row per model, block and token group, with the share `phi`, the block's
 # `work`, what is `left` to do after the map ($L_\mathrm{linear} - L_\mathrm{dense}$), and the
@@ -138,13 +140,11 @@ def measure():
         for (block, one), tokens in product(loss.groupby(level="removed"), TOKEN_GROUPS):
             sizes, work = one.index.get_level_values("n_tokens"), one["removed"] - one["dense"]
             ratios = {"work": (work, sizes), "left": (one[tokens] - one["dense"], sizes)}
-            row = {"block": int(block), "tokens": tokens, "phi": np.nan}
-            row |= {"phi_low": np.nan, "phi_high": np.nan}
-            if stats.clustered_mean(work, sizes)[1] > 0:
-                ratios["phi"] = (one["removed"] - one[tokens], work)
-            for value, ratio in ratios.items():
-                ends = (value, f"{value}_low", f"{value}_high")
-                row |= dict(zip(ends, stats.clustered_mean(*ratio)))
+            found = {value: stats.clustered_mean(*pair) for value, pair in ratios.items()}
+            found = {"phi": stats.ratio(one["removed"] - one[tokens], work)} | found
+            row = {"block": int(block), "tokens": tokens}
+            for value, ends in found.items():
+                row |= dict(zip((value, f"{value}_low", f"{value}_high"), ends))
             rows.append(row)
         scores = store.cached(linlib.linearity_profile, model, **text)
         scores = scores.assign(block=scores["layer"] - 1)[["block", "tokens", *columns]]
@@ -213,11 +213,11 @@ plots.show(fig)
 #
 # The median over blocks of the share, beside the median scores of the same blocks. Its interval
 # comes from drawing the documents again, with replacement, 999 times: blocks are those of this
-# model, and only the text is random. `blocks` counts those with a share, `undefined` the others.
-# The median is taken since the share of a block that does little can be any number, and a mean
-# would be made by one such block. A median near 1 says that most blocks could be affine for all
-# that this text shows; one that is clearly below 1, and below the score, that the variance which is
-# left over is the part that matters.
+# model that have a share, whichever documents are drawn, and only the text is random. `blocks`
+# counts those with a share, `undefined` the others. The median is taken since the share of a block
+# that does little can be any number, and a mean would be made by one such block. A median near 1
+# says that most blocks could be affine for all that this text shows; one that is clearly below 1,
+# and below the score, that the variance which is left over is the part that matters.
 
 # %%
 by_block = documents.set_index(["model", "block", "document"])

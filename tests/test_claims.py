@@ -30,14 +30,26 @@ def stored(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("score", "verdict"), [(0.98, "supported"), (0.93, "mixed"), (0.6, "contradicted")]
+    ("scores", "verdict"),
+    [
+        ((0.98, 0.96), "supported"),
+        ((0.98, 0.93), "mixed"),
+        ((0.98, 0.6), "mixed"),
+        ((0.89, 0.6), "contradicted"),
+    ],
 )
-def test_near_linear(stored, score, verdict):
-    rows = {"model": ["a", "b"], "protocol": "stream", "tokens": "all", "linearity_score": score}
-    stored("fig1_linearity_profiles", pd.DataFrame({**rows, "linearity_no_residual": 0.5}))
+def test_near_linear_goes_by_what_few_tokens_cannot_make(stored, scores, verdict):
+    held_out = {"heldout_score": scores, "heldout_no_residual": [0.4, 0.5]}
+    rows = {"model": ["a", "b"], "protocol": "stream", "linearity_score": [0.999, 0.9]}
+    usual = pd.DataFrame(rows | held_out | {"tokens": "no massive"})
+    everything = usual.assign(tokens="all", heldout_score=0.99)  # made by sinks
+    stored("fig1_linearity_profiles", pd.concat([usual, everything]))
     finding = CLAIMS["01_fig1_linearity_profiles"]("tiny")
     assert finding.verdict == verdict
-    assert f"median block {score:.2f}, without residual 0.50 (2 models)" == finding.ours
+    assert finding.ours == (
+        f"median block held out, no massive tokens, {scores[1]:.2f} to {scores[0]:.2f} over 2 "
+        "models, without residual 0.40 to 0.50; all tokens in sample 0.900 to 0.999"
+    )
 
 
 @pytest.mark.parametrize(
@@ -355,7 +367,8 @@ def test_a_claim_about_curves_needs_one_of_them(stored, claim):
 def answered(dense, differences, text=PAPERS):
     """Accuracies at one number of blocks, and their paired differences from the dense model."""
     rows = [{"model": "a", "method": "dense", "n_removed": 0, "text": "none", "accuracy": dense,
-             "low": dense - 0.05, "high": dense + 0.05, "chance": 0.25}]  # fmt: skip
+             "low": dense - 0.05, "high": dense + 0.05, "chance": 0.25,
+             "task": "arc_easy"}]  # fmt: skip
     for method, difference in differences.items():
         share = dense + difference
         rows.append(rows[0] | {"method": method, "n_removed": 1, "accuracy": share,

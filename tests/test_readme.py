@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from linlib import store
 from linlib.corpora import load_corpus
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -75,3 +76,13 @@ def test_the_links_of_the_readme_lead_somewhere():
     targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", prose)
     assert len(targets) > 20
     assert not [target for target in targets if not (home / target).exists()]
+
+
+def test_the_price_of_other_text_is_that_of_the_committed_measurement(monkeypatch):
+    monkeypatch.delenv("LINLIB_ROOT", raising=False)
+    frame = store.load_frame("fig6_pruning_first", "tiny").query("n_removed == 4")
+    added = frame.set_index(["method", "text"])["added"]
+    like, stories = added["replaced", "like the test's"], added["replaced", "stories"]
+    expected = f"add {like:.2f} nats per token and maps from stories {stories:.2f}, where removal"
+    text = " ".join(README.split())
+    assert expected in text and f"removal adds {added['removed', 'none']:.2f}" in text

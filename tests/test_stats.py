@@ -15,6 +15,7 @@ from linlib.stats import (
     over_seeds,
     paired_differences,
     rank_correlation,
+    ratio,
     score_interval,
     share_difference,
     smallest_effect,
@@ -314,3 +315,30 @@ def test_the_smallest_effect_is_seen_in_80_of_100_cases():
     assert seen == pytest.approx(0.8, abs=1e-4)
     assert smallest_effect(4, 6) == pytest.approx(smallest_effect(-1, 1))
     assert np.isnan(smallest_effect(np.nan, np.nan))
+
+
+# ---------------------------------------------------------------- ratios
+
+
+def test_the_ends_of_a_ratio_are_what_the_t_test_just_does_not_reject():
+    rng = np.random.default_rng(3)
+    below = rng.normal(2, 1, 30)
+    above = 0.6 * below + rng.normal(0, 0.5, 30)
+    value, low, high = ratio(above, below)
+    assert value == pytest.approx(above.sum() / below.sum()) and low < value < high
+    for end in (low, high):
+        assert stats.ttest_1samp(above - end * below, 0).pvalue == pytest.approx(0.05, abs=1e-6)
+
+
+def test_a_ratio_over_nothing_clear_is_not_given():
+    rng = np.random.default_rng(4)
+    above = rng.normal(1, 1, 20)
+    noise = rng.normal(0, 1, 20)
+    for below in (noise - noise.mean() + 0.1, -np.abs(noise), np.zeros(20)):
+        assert np.isnan(ratio(above, below)).all()
+    assert np.isnan(ratio([1.0], [2.0])).all()
+
+
+def test_a_ratio_without_noise_is_known_exactly():
+    below = np.array([1.0, 2.0, 4.0, 3.0])
+    assert ratio(0.5 * below, below) == pytest.approx((0.5, 0.5, 0.5))

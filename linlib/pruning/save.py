@@ -99,19 +99,22 @@ def load_pruned(
     model = load_model(place, dtype=dtype, device=device)
     if has_maps:
         try:
-            deltas = Maps.load(path).deltas
+            maps = Maps.load(path)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path / 'maps.safetensors'} holds no maps that can be read ({error}); copy the "
                 "folder again, or prune the model again"
             ) from error
-        widths = {len(delta.bias) for delta in deltas.values()}
-        if widths != {model.config.hidden_size}:
+        widths = {len(delta.bias) for delta in maps.deltas.values()}
+        removed = getattr(model.config, "removed_blocks", [])
+        if widths != {model.config.hidden_size} or list(maps.blocks) != list(removed):
             raise ValueError(
-                f"the maps in {path} are of width {sorted(widths)}, and the model beside them is "
-                f"of width {model.config.hidden_size}; put back the files that were saved together"
+                f"the maps in {path} are of width {sorted(widths)} and stand for blocks "
+                f"{list(maps.blocks)}, and the model beside them is of width "
+                f"{model.config.hidden_size} and lacks blocks {list(removed)}; put back the files "
+                "that were saved together"
             )
-        put_maps(model, deltas)
+        put_maps(model, maps.deltas)
     has_tokenizer = (place / "tokenizer_config.json").exists()
     return model, load_tokenizer(place) if has_tokenizer else None
 
