@@ -505,7 +505,9 @@ def test_figure_8_is_what_a_plain_loop_measures(task, source, prompt, ground, to
         yaml.safe_dump(toy[1] | {"pruning": toy[1]["pruning"] | asked})
     )
     run_cells("08", tmp_path / "toy.yaml", "fig8_pruning_accuracy")
-    frame = store.load_frame("fig8_pruning_accuracy", "toy").set_index(["method", "n_removed"])
+    frame = store.load_frame("fig8_pruning_accuracy", "toy")
+    assert set(frame["text"]) == {"none", "stories", "like the test's"}
+    frame = frame[frame["text"] != "like the test's"].set_index(["method", "n_removed"])
     answers = store.load_frame("fig8_pruning_accuracy_answers", "toy")
     rows = corpora.load_task(source, task, "validation", 12)
     dense, all_answers = right_answers(model, tokenizer, rows, prompt), set()
@@ -513,6 +515,7 @@ def test_figure_8_is_what_a_plain_loop_measures(task, source, prompt, ground, to
         with altered(model, texts["stories"], method, sorted(order[:n])):
             right = right_answers(model, tokenizer, rows, prompt)
         row, each = frame.loc[(method, n)], answers.query("method == @method and n_removed == @n")
+        each = each[each["text"] == ("stories" if method == "replaced" else "none")]
         assert each["item"].tolist() == list(range(12))
         assert each["correct"].tolist() == right.tolist(), (method, n)
         assert row["accuracy"] == pytest.approx(right.mean())
@@ -567,43 +570,9 @@ def test_fitting_takes_the_windows_that_the_profile_names(ground):
     options = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1}
     options |= {"evaluation_interval": 2, "patience": 2, "seed": 0}
     assert found["distillation"] == options
-    assert (found["ridge"], found["batch_size"], found["tokens"]) == (RIDGE, 5, "all")
+    assert (found["ridge"], found["batch_size"]) == (RIDGE, 5)
     apart = pruning.fitting_arguments(profile.corpus, tokenizer, profile)
     rest = linlib.token_windows(
         profile.corpus, tokenizer, seq_len=24, split="heldout", n_windows=10
     )
     assert torch.equal(apart["stopping"], rest[7:]) and torch.equal(rest[:7], texts["heldout"])
-
-
-def test_worker_losses_are_those_of_the_pruned_model(ground):
-    path, model, _, texts, _ = ground
-    fitting = {"windows": texts["stories"], "batch_size": 5}
-    source = {"name_or_path": linlib.load_profile(path).models[0].id}
-    heldout, blocks = texts["heldout"], [0, 2]
-    documents = each_window(heldout) // 2
-    for refit in (False, True):
-        found = pruning.losses_without(
-            source, blocks, "replace", heldout, documents, fitting, refit
-        )
-        small = pruning.prune(model, blocks, "replace", texts["stories"], refit=refit)
-        expected = document_losses(small, heldout, documents)
-        pd.testing.assert_frame_equal(found, expected, atol=1e-4)
-        options = {"refit": refit, **fitting}
-        assert store.is_cached(pruning.fit_maps, model, blocks, "replace", **options)
-    moments = pruning.run_moments(model, [range(0, 1), range(2, 3)], texts["stories"])
-    solved = pruning.losses_without(
-        model, blocks, "replace", heldout, documents, {"moments": moments, "batch_size": 5}
-    )
-    small = pruning.prune(model, blocks, "replace", texts["stories"])
-    pd.testing.assert_frame_equal(solved, document_losses(small, heldout, documents), atol=1e-4)
-    with pytest.raises(ValueError, match="unknown method 'melt'"):
-        pruning.losses_without(source, blocks, "melt", heldout, documents, fitting)
-
-
-def test_removal_keeps_nothing_in_the_store(ground):
-    _, model, _, texts, _ = ground
-    fitting = {"windows": texts["stories"], "batch_size": 5}
-    pruning.losses_without(
-        model, [1], "remove", texts["heldout"], each_window(texts["heldout"]), fitting
-    )
-    assert not store.is_cached(pruning.fit_maps, model, [1], "remove", refit=False, **fitting)

@@ -10,7 +10,7 @@ can be kept (`store.cached(fit_maps, model, ...)`) and put into the model again 
 
 from linlib.pruning.distil import distil
 from linlib.pruning.fit import METHODS, Maps, apply_maps, fit_maps, prune, run_moments
-from linlib.pruning.losses import added_loss, fitting_arguments, losses_without
+from linlib.pruning.losses import added_loss, fitting_arguments
 from linlib.pruning.maps import affine_maps, can_fold, output_projection, replace_runs
 from linlib.pruning.order import CRITERIA, block_costs, removal_order
 from linlib.pruning.remove import adjacent_runs, remove_blocks
@@ -30,7 +30,6 @@ __all__ = [
     "fit_maps",
     "fitting_arguments",
     "load_pruned",
-    "losses_without",
     "output_projection",
     "prune",
     "removal_order",

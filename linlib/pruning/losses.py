@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from linlib import store
 from linlib.corpora import token_windows
-from linlib.measure.losses import document_losses
-from linlib.pruning.fit import apply_maps, fit_maps
-from linlib.pruning.order import opened
-from linlib.pruning.remove import adjacent_runs
 from linlib.stats import clustered_mean
 
 
@@ -24,7 +17,6 @@ def fitting_arguments(
     tokenizer: PreTrainedTokenizerBase,
     settings: object,
     separator: str | None = None,
-    tokens: str = "all",
 ) -> dict[str, object]:
     """Keyword arguments of `fit_maps` for a profile: windows of a corpus, and the options.
 
@@ -35,7 +27,6 @@ def fitting_arguments(
         tokenizer: of the model.
         settings: the profile; its sections `pruning` and `measure` have the numbers.
         separator: what stands between two documents; see `linlib.token_windows`.
-        tokens: see `fit_maps`.
     """
     scale = settings.pruning
     options = {"seq_len": settings.measure.seq_len, "separator": separator}
@@ -49,42 +40,9 @@ def fitting_arguments(
         "training": windows(split="train", n_windows=n_training),
         "stopping": windows(split="heldout", n_windows=skip + n_stopping)[skip:],
         "distillation": distillation,
-        "tokens": tokens,
         "ridge": scale.ridge,
         "batch_size": scale.batch_size,
     }
-
-
-def losses_without(
-    model: PreTrainedModel | Mapping[str, object],
-    blocks: Sequence[int],
-    method: str,
-    heldout: Tensor,
-    documents: Tensor,
-    fitting: Mapping[str, object],
-    refit: bool = False,
-) -> pd.DataFrame:
-    """Loss of a pruned model on each held-out document; the store keeps the maps that were fitted.
-
-    Args:
-        model: the dense decoder, or the keyword arguments of `linlib.load` that open it, as worker
-            processes need them.
-        blocks: 0-based indices; no blocks give the losses of the dense model.
-        method: one of `METHODS`.
-        heldout: (n_windows, seq_len).
-        documents: the document of each token, (n_windows, seq_len).
-        fitting: keyword arguments of `fit_maps`, `batch_size` among them. Maps that are solved from
-            `moments` are not kept, since solving takes no longer than reading.
-        refit: see `fit_maps`; a single run of adjacent blocks has nothing to refit.
-
-    Returns:
-        One row per document, as `document_losses` gives them.
-    """
-    model, refit = opened(model), refit and len(adjacent_runs(blocks)) > 1
-    quick = method == "remove" or "moments" in fitting  # quicker than a digest of the weights
-    fit = fit_maps if quick else partial(store.cached, fit_maps)
-    pruned = apply_maps(model, fit(model, blocks, method, refit=refit, **fitting))
-    return document_losses(pruned, heldout, documents, batch_size=fitting["batch_size"])
 
 
 def added_loss(losses: pd.DataFrame, dense: pd.DataFrame) -> dict[str, float]:

@@ -6,7 +6,7 @@ once on the dense model, or again on the remaining model after each removal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from linlib.measure.windows import (
     contiguous_batches,
     run_windows,
 )
-from linlib.models import load
 from linlib.models.decoders import decoder_blocks
 from linlib.pruning.fit import check_method
 from linlib.pruning.maps import output_projection
@@ -37,16 +36,8 @@ SCORES: dict[str, Callable[[BlockMoments], float]] = {
 CRITERIA = [*SCORES, "block influence", "loss", "last", "random"]
 
 
-def opened(model: PreTrainedModel | Mapping[str, object]) -> PreTrainedModel:
-    """Return a model as it is, or open the one that keyword arguments of `linlib.load` describe.
-
-    Worker processes are given the latter.
-    """
-    return load(**model)[0] if isinstance(model, Mapping) else model
-
-
 def removal_order(
-    model: PreTrainedModel | Mapping[str, object],
+    model: PreTrainedModel,
     input_ids: Tensor,
     criterion: str = "linearity",
     n_remove: int | None = None,
@@ -61,7 +52,7 @@ def removal_order(
     """Blocks (0-based indices) in the order of their removal.
 
     Args:
-        model: a decoder, or the keyword arguments of `linlib.load` that open one.
+        model: a decoder.
         input_ids: calibration text, (n_windows, seq_len).
         criterion: see `block_costs`; "loss" with `remeasure` is the greedy search of SLEB.
         n_remove: the number of blocks; None gives all but one.
@@ -78,7 +69,6 @@ def removal_order(
         ValueError: an unknown criterion, method or token group; n_remove is not in 0 .. L-1; no
             block of the model can be removed, or none by the method.
     """
-    model = opened(model)
     check_blocks(model, [])
     if method is not None:
         check_method(method)
@@ -105,7 +95,7 @@ def removal_order(
 
 
 def block_costs(
-    model: PreTrainedModel | Mapping[str, object],
+    model: PreTrainedModel,
     input_ids: Tensor,
     criterion: str,
     attention_mask: Tensor | None = None,
@@ -117,7 +107,7 @@ def block_costs(
     """The cost of each block under a criterion; cheap blocks are removed first.
 
     Args:
-        model: a decoder, or the keyword arguments of `linlib.load` that open one.
+        model: a decoder.
         input_ids: calibration text, (n_windows, seq_len).
         criterion: one of `CRITERIA`. "linearity" (with residual, the paper's), "linearity without
             residual" and "identity score": one minus the score. "block influence" (ShortGPT):
@@ -137,7 +127,6 @@ def block_costs(
     check_group(tokens)
     if criterion not in CRITERIA:
         raise ValueError(f"unknown criterion '{criterion}'; choose from {CRITERIA}")
-    model = opened(model)
     n_blocks, text = len(decoder_blocks(model)), (input_ids, attention_mask)
     if criterion in SCORES:
         moments = collect_moments(model, *text, n_folds=1, batch_size=batch_size)

@@ -19,10 +19,8 @@ from linlib.measure.windows import contiguous_batches
 from linlib.models.decoders import decoder_blocks, run_backbone
 from linlib.pruning.fit import Maps, apply_maps, fit_maps, run_moments
 from linlib.pruning.losses import added_loss
-from linlib.pruning.order import opened
 from linlib.pruning.remove import adjacent_runs, remove_blocks
 
-KEPT, GONE = "kept", "gone"
 SPREAD = 16  # of so many windows, the studies take one
 
 
@@ -82,7 +80,7 @@ def random_sets(
 
 
 def losses_of_sets(
-    model: PreTrainedModel | Mapping[str, object],
+    model: PreTrainedModel,
     sets: Sequence[Sequence[int]],
     method: str,
     heldout: Tensor,
@@ -96,7 +94,7 @@ def losses_of_sets(
     blocks run these once; not with "fold", which changes the block before a run.
 
     Args:
-        model: the dense decoder, or the keyword arguments of `linlib.load` that open it.
+        model: the dense decoder.
         sets: 0-based indices; no blocks give the dense model.
         method: "remove", "replace" or "fold"; see `fit_maps`.
         heldout: (n_windows, seq_len).
@@ -113,10 +111,10 @@ def losses_of_sets(
             set apart.
     """
     if method == "distil":
-        raise ValueError("method 'distil' trains the maps of each set; use `losses_without`")
+        raise ValueError("method 'distil' trains the maps of each set; use `fit_maps`")
     if len(sets) == 0:
         raise ValueError("there are no sets of blocks; give at least one, such as [[]]")
-    model, options = opened(model), {**fitting}
+    options = {**fitting}
     windows, ridge = options.pop("windows"), options.pop("ridge")
     runs, moments, maps = [adjacent_runs(blocks) for blocks in sets], {}, []
     at_once = {run: None for some in runs if not refit or len(some) == 1 for run in some}
@@ -182,32 +180,34 @@ def _losses_sharing(
     head = remove_blocks(model, range(1, len(blocks)))
     decoder_blocks(head)[0].register_forward_hook(put_in)
     stream = [args[0] if args else kwargs.pop("hidden_states") for args, kwargs in calls.values()]
-    path, paths = [KEPT] * len(blocks), [_path(one, len(blocks)) for one in maps]
-    for number in sorted(range(len(maps)), key=lambda i: [one is not KEPT for one in paths[i]]):
+    path, paths = [*blocks], [_path(one, blocks) for one in maps]
+    changed = [[one is not block for one, block in zip(p, blocks, strict=True)] for p in paths]
+    for number in sorted(range(len(maps)), key=changed.__getitem__):
         same = [before is now for before, now in zip(path, paths[number], strict=True)]
         path = paths[number]
         del stream[[*same, False].index(False) + 1 :]  # what enters the first block that differs
         for block in range(len(stream) - 1, len(blocks)):
-            stream.append(_output(path[block], blocks[block], stream[-1], *calls[blocks[block]]))
+            stream.append(_output(path[block], stream[-1], calls.get(path[block])))
         pending[:] = stream[-1]
         yield _named(document_losses(head, ids, documents), number, maps[number])
 
 
-def _path(maps: Maps, n_blocks: int) -> list[str | LinearMap]:
-    """What stands in the place of each block: itself, nothing, or the map of a run's first one."""
-    gone = [GONE if block in maps.blocks else KEPT for block in range(n_blocks)]
+def _path(maps: Maps, blocks: nn.ModuleList) -> list[nn.Module | LinearMap | None]:
+    """What stands in the place of each block: itself, the map of a run that it begins, or None."""
     starts = {run.start: delta for run, delta in maps.deltas.items()}
-    return [starts.get(block, one) for block, one in enumerate(gone)]
+    kept = (None if number in maps.blocks else block for number, block in enumerate(blocks))
+    return [starts.get(number, one) for number, one in enumerate(kept)]
 
 
 def _output(
-    place: str | LinearMap, block: nn.Module, states: Tensor, args: tuple, kwargs: Mapping
+    place: nn.Module | LinearMap | None, states: Tensor, call: tuple[tuple, Mapping] | None
 ) -> Tensor:
-    if place is GONE:
+    if place is None:
         return states
-    if place is not KEPT:
+    if isinstance(place, LinearMap):
         return states + place(states)
-    output = block(states, *args[1:], **kwargs)
+    args, kwargs = call
+    output = place(states, *args[1:], **kwargs)
     return output[0] if isinstance(output, tuple) else output
 
 
