@@ -176,6 +176,17 @@ def test_a_subset_of_layers_scores_as_in_the_whole(model, windows):
     pd.testing.assert_frame_equal(part, whole[whole["layer"] == 2].reset_index(drop=True))
 
 
+def test_a_forward_pass_ends_after_the_last_layer_that_is_measured(windows):
+    model, calls = tiny_model("llama"), []
+    for number, block in enumerate(model.model.layers, 1):
+        block.register_forward_hook(lambda *_args, number=number: calls.append(number))
+    collect_moments(model, windows, layers=[2], batch_size=12)
+    assert calls == [1, 2] * 2
+    calls.clear()
+    collect_moments(model, windows, batch_size=24)
+    assert calls == [1, 2, 3]
+
+
 @pytest.mark.parametrize("per_pass", [1, 2, 5, None])
 def test_layers_measured_in_passes_score_as_in_one(model, windows, per_pass):
     passes = layer_passes(model, per_pass)
