@@ -309,6 +309,7 @@ plots.show(fig)
 # sets that are not dearer, the order's own among them. It cannot be smaller than one over their
 # number, which stands in the last row; six blocks taken singly can never show an order to be better
 # than chance at the usual level of 0.05, and one order of seven below that level is no surprise.
+# Sets of different sizes are not independent either: an order that begins well has a good start.
 
 # %%
 pairs = removed.merge(subsets, on=["model", "n_removed"], suffixes=("", "_random"))

