@@ -205,15 +205,8 @@ def path_lines(
 ) -> Axes:
     """Two measurements against each other along training, as means over the rows of each `step`."""
     means = frame.groupby([by, "step"])[[x, y]].mean().reset_index()
-    return path_points(means, x, y, by, ax, groups)
-
-
-def path_points(
-    frame: pd.DataFrame, x: str, y: str, by: str, ax: Axes, groups: Groups = None
-) -> Axes:
-    """Two measurements against each other, the rows of each group joined in their order."""
     thin = {"linewidth": 1.2, "markersize": 6}
-    return _lines(frame, x, y, by, ax, groups, sort=False, estimator=None, **thin)
+    return _lines(means, x, y, by, ax, groups, sort=False, estimator=None, **thin)
 
 
 def interval_points(

