@@ -51,6 +51,7 @@ import torch
 import linlib
 from linlib import claims, plots, pruning, stats, store, training
 from linlib.measure import document_losses
+from linlib.pruning import LIKE_TEST, STORIES
 
 plots.use_style()
 
@@ -86,7 +87,6 @@ exact, float(shrunk.weight.abs().max().round(decimals=6))
 # Each entry is a line of the figure: its name, the method of `pruning.fit_maps`, and the text.
 
 # %%
-LIKE_TEST, STORIES = "like the test's", "stories"
 lines = [("removed", "remove", "none"), ("replaced", "replace", LIKE_TEST)]
 lines += [("replaced", "replace", STORIES), ("replaced + distilled", "distil", STORIES)]
 
@@ -96,9 +96,10 @@ lines += [("replaced", "replace", STORIES), ("replaced + distilled", "distil", S
 # Blocks are ordered once, by their linearity score with residual on training text like the test's,
 # the most linear first. For each line and number of blocks, `fit_maps` fits the maps, `apply_maps`
 # puts them in the place of the blocks, and `document_losses` measures the smaller model on held-out
-# text. `fitting_arguments` cuts a corpus into the windows to fit on, to distil on, and to stop the
-# distillation early by. `store.cached` keeps the order and all maps: a run that was interrupted
-# goes on where it stopped, and notebook 08 asks its questions to the same maps.
+# text. `pruning_texts` cuts both corpora into the windows to fit on, to distil on and to stop the
+# distillation early by, and the test's into those that the loss is measured on. `store.cached`
+# keeps the order and all maps: a run that was interrupted goes on where it stopped, and notebook 08
+# asks its questions to the same maps.
 #
 # The loss is summed document by document. Tokens of one document depend on each other, and some
 # documents are harder than others for any model; `added_loss` therefore pairs each pruned model
@@ -116,13 +117,7 @@ def measure():
     ((name, source),) = training.models_of(settings, [scale.first_model]).items()
     separator = training.separator_of(settings, scale.first_model)
     model, tokenizer = linlib.load(**source)
-    fitting = {
-        text: pruning.fitting_arguments(corpus, tokenizer, settings, separator)
-        for text, corpus in ((LIKE_TEST, settings.corpus), (STORIES, scale.stories))
-    }
-    windows = {"seq_len": settings.measure.seq_len, "n_windows": scale.heldout_windows}
-    windows |= {"separator": separator, "split": "heldout", "return_documents": True}
-    heldout, documents = linlib.token_windows(settings.corpus, tokenizer, **windows)
+    fitting, heldout, documents = pruning.pruning_texts(settings, tokenizer, separator)
     calibration, batch = fitting[LIKE_TEST]["windows"], {"batch_size": scale.batch_size}
     order = store.cached(linlib.removal_order, model, calibration, "linearity", **batch)
     numbers = [n for n in scale.numbers if n <= len(order)]

@@ -50,6 +50,7 @@ import linlib
 from linlib import claims, plots, pruning, stats, store, training
 from linlib.measure import document_losses
 from linlib.profiles import NotMeasured
+from linlib.pruning import LIKE_TEST, STORIES
 
 plots.use_style()
 
@@ -87,7 +88,6 @@ torch.allclose(run.linear_map()(x), after_second)
 # distillation, whose lowest value decides which maps are kept.
 
 # %%
-LIKE_TEST, STORIES = "like the test's", "stories"
 lines = [("removed", "remove", "none")]
 methods = {"replaced": "replace", "replaced + distilled": "distil"}
 lines += [(name, methods[name], text) for name in methods for text in (LIKE_TEST, STORIES)]
@@ -103,13 +103,7 @@ def measure():
     ((name, source),) = training.models_of(settings, [scale.second_model]).items()
     separator = training.separator_of(settings, scale.second_model)
     model, tokenizer = linlib.load(**source)
-    fitting = {
-        text: pruning.fitting_arguments(corpus, tokenizer, settings, separator)
-        for text, corpus in ((LIKE_TEST, settings.corpus), (STORIES, scale.stories))
-    }
-    windows = {"seq_len": settings.measure.seq_len, "n_windows": scale.heldout_windows}
-    windows |= {"separator": separator, "split": "heldout", "return_documents": True}
-    heldout, documents = linlib.token_windows(settings.corpus, tokenizer, **windows)
+    fitting, heldout, documents = pruning.pruning_texts(settings, tokenizer, separator)
     calibration, batch = fitting[LIKE_TEST]["windows"], {"batch_size": scale.batch_size}
     order = store.cached(linlib.removal_order, model, calibration, "linearity", **batch)
     numbers = [n for n in scale.numbers if n <= len(order)]

@@ -47,6 +47,7 @@ import pandas as pd
 
 import linlib
 from linlib import claims, corpora, evaluate, plots, pruning, stats, store, training
+from linlib.pruning import LIKE_TEST, STORIES
 
 plots.use_style()
 
@@ -92,7 +93,6 @@ question["question"], question["choices"]["text"], question["answerKey"]
 # each model that is asked takes as long as the one before.
 
 # %%
-LIKE_TEST, STORIES = "like the test's", "stories"
 lines = [("removed", "remove", "none"), ("replaced", "replace", LIKE_TEST)]
 lines += [("replaced", "replace", STORIES), ("replaced + distilled", "distil", STORIES)]
 columns = ["accuracy", "low", "high", "n", "chance"]
@@ -123,10 +123,7 @@ def measure():
     ((name, source),) = training.models_of(settings, [scale.first_model]).items()
     separator, task = training.separator_of(settings, scale.first_model), scale.task
     model, tokenizer = linlib.load(**source)
-    fitting = {
-        text: pruning.fitting_arguments(corpus, tokenizer, settings, separator)
-        for text, corpus in ((LIKE_TEST, settings.corpus), (STORIES, scale.stories))
-    }
+    fitting, *_ = pruning.pruning_texts(settings, tokenizer, separator)
     ask = {"limit": scale.task_rows, "add_bos_token": True, "batch_size": asked.batch_size}
     if (place := "pydocs" if task == "continuation" else asked.source) != "hub":
         ask["rows"] = {task: corpora.load_task(place, task, "validation", scale.task_rows)}

@@ -236,6 +236,7 @@ frame.round(3).head()
 # %%
 size = {"figsize": (6.4 * len(models), 4.6), "squeeze": False, "sharey": True}
 fig, axes = plt.subplots(1, len(models), **size)
+plt.close(fig)  # shown below, when all is drawn
 worst = grid["added"].abs().max()
 looks = {"cmap": "vlag", "norm": SymLogNorm(0.1, vmin=-worst, vmax=worst), "fmt": ".2f"}
 looks |= {"cbar_kws": {"format": "{x:g}", "label": "Added loss, nats per token (0: dense)"}}
@@ -260,11 +261,12 @@ plots.save(fig, store.figures_folder(settings.name) / "pruning_shootout")
 plots.show(fig)
 
 # %% [markdown]
-# Columns of maps tell how much of the damage a linear map in the same place repairs. Where a whole
-# row stays dark, the order took blocks that no linear map can stand in for; where only the first
-# cell is dark, the blocks are needed and nearly linear at once. That is the case which the paper's
-# title has in mind, and the only one in which an order by linearity has a reason behind it: a block
-# that can be removed for nothing needs no map.
+# Rows that look alike chose the same blocks, or blocks that do as little; the table below says
+# which. Columns of maps tell how much of the damage a linear map in the same place repairs. Where a
+# whole row stays dark, the order took blocks that no linear map can stand in for; where only the
+# first cell is dark, the blocks are needed and nearly linear at once. That is the case which the
+# paper's title has in mind, and the only one in which an order by linearity has a reason behind it:
+# a block that can be removed for nothing needs no map.
 #
 # An empty cell cannot be measured: nothing can be folded into a block before the first. Columns
 # that a panel lacks were not measured, as said above. The blocks behind the rows, counted from 0:
@@ -284,8 +286,8 @@ removed.pivot(index="order", columns="model", values="removed").loc[orders, mode
 subsets["n_removed"] = subsets["removed"].str.split().str.len()
 np.random.seed(settings.seed)  # of the jitter
 removed = frame[frame["method"] == "removed"]
-size = {"figsize": (6.4 * len(models), 4.6), "squeeze": False}
-fig, axes = plt.subplots(1, len(models), **size)
+fig, axes = plt.subplots(1, len(models), figsize=(6.4 * len(models), 4.6), squeeze=False)
+plt.close(fig)  # shown below, when all is drawn
 for model, ax in zip(models, axes.flat):
     ax.set_xscale("symlog", linthresh=0.1)
     both = {"x": "added", "y": "n_removed", "orient": "h", "ax": ax, "jitter": False}

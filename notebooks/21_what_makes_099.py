@@ -220,6 +220,19 @@ table = table.agg({"score": ["median", "min", "max"], "n_eff": "median"}).round(
 table.rename(index=lambda label: label.replace("\n", " "))
 
 # %% [markdown]
+# In one line, from the medians over blocks. What is near to 0.99 is the score of the few; what a
+# linear map knows of all the other tokens beyond "nothing changes" is the skill, and it is the
+# number to compare blocks, layers and models by.
+
+# %%
+medians = {model: list(rows) for model, rows in table["score", "median"].groupby("model")}
+"; ".join(
+    f"{model}: {one[0]} over all tokens, {one[3]} held out, no massive ones; identity {one[5]}, "
+    f"skill {one[6]}"
+    for model, one in medians.items()
+)
+
+# %% [markdown]
 # ## How many tokens does it take?
 #
 # Left, the score against the number of largest tokens that are left out, those with the largest

@@ -92,10 +92,10 @@ round(moments.linearity_no_residual(), 6), round((score - identity) / (1 - ident
 #
 # Each block is taken out alone: removed, replaced by an affine map fitted on all tokens, and
 # replaced by one that was fitted without massive tokens. In SmolLM2, the first token of each window
-# and a few delimiters have states whose norms are hundreds of times the median; a map that is
-# fitted on all tokens is fitted to them above all. The loss is measured on all tokens in each case.
-# The scores beside the shares are those of the same group of tokens: of the map that is fitted on
-# all tokens the raw score, of the other the score without massive tokens.
+# and some others have norms of more than ten times the median in most layers (notebook 21 names
+# them); a map that is fitted on all tokens is fitted to them above all. The loss is measured on all
+# tokens in each case. The scores beside the shares are those of the same group of tokens: of the
+# map that is fitted on all tokens the raw score, of the other the score without massive tokens.
 #
 # Text is cut as in notebook 20 by `study_text`: maps are fitted on training text like the test's,
 # and the loss is measured on held-out text from many documents. `losses_of_sets` gives the losses
@@ -169,10 +169,11 @@ frame.round(3).head()
 # Each point is a block: the share of its work that a map does, against the share of variance that a
 # map explains, on the left of the block's output and on the right of its contribution alone. If the
 # 0.99 of the paper's title were a statement about what blocks do, the points on the left would lie
-# at 1. On the dotted line loss goes with variance. Hollow points have scores that rest on fewer
-# effective tokens than there are dimensions. Bars are 95% intervals over documents; they are long
-# where a block does little, since the share of little is hard to know. Nothing is cut off: a bar
-# may leave the range from 0 to 1, as the share may. Beyond 1 and -1 the scale is logarithmic.
+# at 1. On the dotted line, on the right, loss goes with variance. Hollow points have scores that
+# rest on fewer effective tokens than there are dimensions. Bars are 95% intervals over documents;
+# they are long where a block does little, since the share of little is hard to know. Nothing is cut
+# off: a bar may leave the range from 0 to 1, as the share may. Beyond 1 and -1 the scale is
+# logarithmic.
 
 # %%
 panels = {
@@ -183,10 +184,12 @@ colours = dict(zip(TOKEN_GROUPS, ("C0", "C1")))
 sizes = dict(zip(TOKEN_GROUPS, (55, 18)))
 size = {"figsize": (11, 4 * len(models)), "squeeze": False, "sharey": "row", "sharex": True}
 fig, axes = plt.subplots(len(models), len(panels), **size)
+plt.close(fig)  # shown below, when all is drawn
 
 # %%
 for (model, (score, (hollow, label))), ax in zip(product(models, panels.items()), axes.flat):
-    ax.plot([0, 1], [0, 1], ":", color=plots.NULL_COLOUR, label="loss goes with variance")
+    if score == "heldout_no_residual":
+        ax.plot([0, 1], [0, 1], ":", color=plots.NULL_COLOUR, label="loss goes with variance")
     for tokens, colour in colours.items():
         rows = defined[(defined["model"] == model) & (defined["tokens"] == tokens)]
         beyond = [rows["phi"] - rows["phi_low"], rows["phi_high"] - rows["phi"]]
@@ -204,7 +207,7 @@ for ax in axes.flat:
     ax.yaxis.set_major_formatter("{x:g}")
 for ax in axes[:, 0]:
     ax.set(ylabel="Share of the block's work\nthat its map does, $\\phi$")
-plots.legend(fig, axes[0, 0])
+plots.legend(fig, axes[0, 1])
 plots.save(fig, store.figures_folder(settings.name) / "functional_linearity")
 plots.show(fig)
 
@@ -235,6 +238,17 @@ medians = pd.DataFrame(found).T
 medians.round(3)
 
 # %% [markdown]
+# In one line, for maps that are fitted on all tokens:
+
+# %%
+shares = {model: row for (model, tokens), row in medians.iterrows() if tokens == "all"}
+"; ".join(
+    f"in {model} the median map does {row['phi']:.0%} [{row['low']:.0%}, {row['high']:.0%}] of "
+    f"what its block does for the loss, and {row['heldout_no_residual']:.0%} of its variance"
+    for model, row in shares.items()
+)
+
+# %% [markdown]
 # ## Does the score say which blocks are linear in what they do?
 #
 # Spearman's rank correlation over blocks of the share with each score, with Fisher's interval and
@@ -244,7 +258,7 @@ medians.round(3)
 # %%
 found = {}
 for (model, tokens), rows in defined.groupby(["model", "tokens"], sort=False):
-    if len(rows) > 2:  # fewer have no ranks to speak of
+    if len(rows) > 3:  # fewer have no interval
         for score in panels:
             found[model, tokens, score] = stats.rank_correlation(rows[score], rows["phi"])
 pd.DataFrame(found, index=["rho", "low", "high", "p"]).T.round(3)
@@ -257,13 +271,15 @@ pd.DataFrame(found, index=["rho", "low", "high", "p"]).T.round(3)
 # map all the same, far from anything that it was fitted on, and the other tokens attend to it. A
 # removal passes it on unchanged, so that such a map can be worse than a removal. Where massive
 # tokens are born or die, in one block early and one late in the model, a map of all tokens spends
-# itself on them, and the other may win.
-# `better` and `worse` count the blocks whose interval excludes 0.
+# itself on them, and the other may win. `better` and `worse` count the blocks whose interval
+# excludes 0. A model without massive tokens has no row.
 
 # %%
-difference = documents["no massive"] - documents["all"]
+difference = documents.assign(loss=documents["no massive"] - documents["all"])
 found = {}
-for model, rows in documents.assign(loss=difference).groupby("model", sort=False):
+for model, rows in difference.groupby("model", sort=False):
+    if not rows["loss"].any():
+        continue  # it has no massive token
     ends = [stats.clustered_mean(one["loss"], one["n_tokens"]) for _, one in rows.groupby("block")]
     over = rows.groupby("document")[["loss", "n_tokens"]].sum()
     mean, low, high = stats.clustered_mean(over["loss"], over["n_tokens"])

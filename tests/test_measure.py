@@ -388,8 +388,9 @@ def test_a_group_without_tokens_or_with_too_few_names_layer_and_group(windows):
 def test_unknown_weights_and_documents_of_another_shape_are_refused(model, windows):
     with pytest.raises(ValueError, match="unknown weights 'norm'; choose from None and 'energy'"):
         linearity_profile(model, windows, weights="norm")
-    with pytest.raises(ValueError, match=r"documents \(24,\) must have the shape of input_ids"):
-        linearity_profile(model, windows, documents=torch.arange(24))
+    for documents, given in ((torch.arange(24), r"\(24,\)"), ([1, 2], "list")):
+        with pytest.raises(ValueError, match=rf"documents must be a tensor of .*got {given}; lin"):
+            linearity_profile(model, windows, documents=documents)
 
 
 def test_too_few_tokens_name_the_layer(model):
@@ -422,7 +423,7 @@ def test_states_without_variance_name_the_layer(windows):
         (lambda ids, mask: (ids, mask * 0), "window 0 holds no token"),
         (lambda ids, mask: (ids + 64, mask), "not all in the model's vocabulary of 64"),
         (lambda ids, mask: (ids.repeat(1, 5), None), "windows of 80 tokens .* at most 64"),
-        (lambda ids, mask: (ids[:2], mask[:2]), "2 documents cannot fill 4 folds"),
+        (lambda ids, mask: (ids[:2], mask[:2]), r"windows \(2\) than folds \(4\): give more text"),
     ],
 )
 def test_windows_are_checked(model, windows, change, message):

@@ -250,7 +250,8 @@ def documents(draw):
 def test_folds_hold_whole_documents_in_order(documents, n_folds):
     n_documents = len(documents.unique())
     if n_documents < n_folds:
-        with pytest.raises(ValueError, match=f"{n_documents} documents cannot fill {n_folds} fold"):
+        numbers = rf"\({n_documents}\) than folds \({n_folds}\)"
+        with pytest.raises(ValueError, match=numbers):
             document_folds(documents, n_folds)
         return
     folds = document_folds(documents, n_folds)

@@ -563,7 +563,8 @@ def test_a_profile_without_a_second_model_does_not_measure_figure_7(ground, toy,
 def test_fitting_takes_the_windows_that_the_profile_names(ground):
     path, _, tokenizer, texts, _ = ground
     profile = linlib.load_profile(path)
-    found = pruning.fitting_arguments(profile.pruning.stories, tokenizer, profile)
+    fitting, heldout, documents = pruning.pruning_texts(profile, tokenizer)
+    found, apart = (fitting[text] for text in (pruning.STORIES, pruning.LIKE_TEST))
     assert torch.equal(found["windows"], texts["stories"])
     assert torch.equal(found["training"], texts["stories"])  # 6 steps of 4 windows
     assert torch.equal(found["stopping"], texts["stopping"])
@@ -571,7 +572,7 @@ def test_fitting_takes_the_windows_that_the_profile_names(ground):
     options |= {"evaluation_interval": 2, "patience": 2, "seed": 0}
     assert found["distillation"] == options
     assert (found["ridge"], found["batch_size"]) == (RIDGE, 5)
-    apart = pruning.fitting_arguments(profile.corpus, tokenizer, profile)
+    assert torch.equal(heldout, texts["heldout"]) and documents.shape == heldout.shape
     rest = linlib.token_windows(
         profile.corpus, tokenizer, seq_len=24, split="heldout", n_windows=10
     )

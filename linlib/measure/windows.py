@@ -102,7 +102,8 @@ def document_folds(documents: Tensor, n_folds: int) -> Tensor:
     _, number, sizes = documents.unique(return_inverse=True, return_counts=True)
     if len(sizes) < n_folds:
         raise ValueError(
-            f"{len(sizes)} documents cannot fill {n_folds} folds; give more text, or n_folds=1"
+            f"fewer documents or windows ({len(sizes)}) than folds ({n_folds}): give more text, or "
+            "n_folds=1 for no held-out score"
         )
     middles = sizes.cumsum(0) - sizes / 2
     return (middles * n_folds / sizes.sum()).long()[number]
@@ -272,10 +273,13 @@ def collect_moments(
         raise ValueError(f"unknown weights {weights!r}; choose from None and 'energy'")
     if documents is None:
         documents = torch.arange(len(input_ids))[:, None].expand(input_ids.shape)
-    elif documents.shape != input_ids.shape:
+    elif not isinstance(documents, Tensor) or documents.shape != input_ids.shape:
+        shape = getattr(documents, "shape", None)
+        given = type(documents).__name__ if shape is None else tuple(shape)
         raise ValueError(
-            f"documents {tuple(documents.shape)} must have the shape of input_ids "
-            f"{tuple(input_ids.shape)}: the document of each token"
+            f"documents must be a tensor of the shape of input_ids {tuple(input_ids.shape)}, the "
+            f"document of each token, got {given}; linlib.token_windows(..., return_documents=True)"
+            " gives it beside the windows"
         )
     folds = document_folds(documents, n_folds)
     n_blocks, d_model = len(decoder_blocks(model)), model.config.hidden_size
@@ -328,15 +332,22 @@ def _update(
 ) -> None:
     """Add the tokens of x and delta, (batch, seq_len, d), that are members, (batch, seq_len).
 
-    Where they are nearly all, the others get weight 0 instead of being left out, which saves a copy
-    of the states; the states of padding can be anything, and are always left out.
+    Where they are nearly all tokens of adjacent windows, as those of a fold are, the others get
+    weight 0 instead of being left out, which saves a copy of the states; the states of padding can
+    be anything, and are always left out.
     """
+    windows = members.any(1).nonzero()[:, 0].tolist()
+    if not windows:
+        return
+    part = slice(windows[0], windows[-1] + 1)
+    x, delta, members = x[part], delta[part], members[part]
+    weights = None if weights is None else weights[part]
     n_members, n_tokens = int(members.sum()), members.numel()
     if n_members == n_tokens:
         moments.update(x, delta, fold, weights)
     elif unpadded and n_members > 0.9 * n_tokens:
         moments.update(x, delta, fold, members * (1.0 if weights is None else weights))
-    elif n_members:
+    else:
         chosen = None if weights is None else weights[members]
         moments.update(x[members], delta[members], fold, chosen)
 

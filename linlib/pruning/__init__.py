@@ -10,7 +10,7 @@ can be kept (`store.cached(fit_maps, model, ...)`) and put into the model again 
 
 from linlib.pruning.distil import distil
 from linlib.pruning.fit import METHODS, Maps, apply_maps, fit_maps, prune, run_moments
-from linlib.pruning.losses import added_loss, fitting_arguments
+from linlib.pruning.losses import LIKE_TEST, STORIES, added_loss, pruning_texts
 from linlib.pruning.maps import affine_maps, can_fold, output_projection, replace_runs
 from linlib.pruning.order import CRITERIA, block_costs, removal_order
 from linlib.pruning.remove import adjacent_runs, remove_blocks
@@ -18,8 +18,10 @@ from linlib.pruning.save import load_pruned, save_pruned
 
 __all__ = [
     "CRITERIA",
+    "LIKE_TEST",
     "METHODS",
     "Maps",
+    "STORIES",
     "added_loss",
     "adjacent_runs",
     "affine_maps",
@@ -28,10 +30,10 @@ __all__ = [
     "can_fold",
     "distil",
     "fit_maps",
-    "fitting_arguments",
     "load_pruned",
     "output_projection",
     "prune",
+    "pruning_texts",
     "removal_order",
     "remove_blocks",
     "replace_runs",

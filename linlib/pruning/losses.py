@@ -6,43 +6,49 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from linlib.corpora import token_windows
 from linlib.stats import clustered_mean
 
+LIKE_TEST, STORIES = "like the test's", "stories"  # the texts that maps are fitted on
 
-def fitting_arguments(
-    corpus: str,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: object,
-    separator: str | None = None,
-) -> dict[str, object]:
-    """Keyword arguments of `fit_maps` for a profile: windows of a corpus, and the options.
+
+def pruning_texts(
+    settings: object, tokenizer: PreTrainedTokenizerBase, separator: str | None = None
+) -> tuple[dict[str, dict[str, object]], Tensor, Tensor]:
+    """The texts of Figures 6 to 8, by the numbers of a profile.
+
+    Maps are fitted and distilled on training text of the profile's corpus, like the test's, or of
+    its stories, the paper's way. Distillation stops early by held-out text of the same kind, which
+    the loss is not measured on.
 
     Args:
-        corpus: the text, as `linlib.token_windows` takes it. Maps are fitted and distilled on its
-            training part; distillation stops early by its held-out part, where this is the corpus
-            of the profile without the first windows, on which the loss is measured.
-        tokenizer: of the model.
         settings: the profile; its sections `pruning` and `measure` have the numbers.
+        tokenizer: of the model.
         separator: what stands between two documents; see `linlib.token_windows`.
+
+    Returns:
+        For `LIKE_TEST` and `STORIES` the keyword arguments of `fit_maps`; the held-out windows of
+        the corpus on which the loss is measured; and the document of each of their tokens.
     """
-    scale = settings.pruning
-    options = {"seq_len": settings.measure.seq_len, "separator": separator}
-    windows = partial(token_windows, corpus, tokenizer, **options)
+    scale, cut = settings.pruning, {"seq_len": settings.measure.seq_len, "separator": separator}
     distillation = {**vars(scale.distillation), "seed": settings.seed}
     n_stopping = distillation.pop("heldout_windows")
     n_training = distillation["steps"] * distillation["batch_size"]
-    skip = scale.heldout_windows if corpus == settings.corpus else 0
-    return {
-        "windows": windows(split="train", n_windows=scale.calibration_windows),
-        "training": windows(split="train", n_windows=n_training),
-        "stopping": windows(split="heldout", n_windows=skip + n_stopping)[skip:],
-        "distillation": distillation,
-        "ridge": scale.ridge,
-        "batch_size": scale.batch_size,
-    }
+    options = {"distillation": distillation, "ridge": scale.ridge, "batch_size": scale.batch_size}
+    fitting = {}
+    for name, corpus in ((LIKE_TEST, settings.corpus), (STORIES, scale.stories)):
+        windows = partial(token_windows, corpus, tokenizer, **cut)
+        skip = scale.heldout_windows if corpus == settings.corpus else 0
+        fitting[name] = options | {
+            "windows": windows(split="train", n_windows=scale.calibration_windows),
+            "training": windows(split="train", n_windows=n_training),
+            "stopping": windows(split="heldout", n_windows=skip + n_stopping)[skip:],
+        }
+    cut |= {"split": "heldout", "n_windows": scale.heldout_windows, "return_documents": True}
+    return fitting, *token_windows(settings.corpus, tokenizer, **cut)
 
 
 def added_loss(losses: pd.DataFrame, dense: pd.DataFrame) -> dict[str, float]:
