@@ -284,15 +284,18 @@ removed.pivot(index="order", columns="model", values="removed").loc[orders, mode
 
 # %%
 subsets["n_removed"] = subsets["removed"].str.split().str.len()
-np.random.seed(settings.seed)  # of the jitter
 removed = frame[frame["method"] == "removed"]
+np.random.seed(settings.seed)  # of the jitter
+
+# %%
 fig, axes = plt.subplots(1, len(models), figsize=(6.4 * len(models), 4.6), squeeze=False)
 plt.close(fig)  # shown below, when all is drawn
 for model, ax in zip(models, axes.flat):
     ax.set_xscale("symlog", linthresh=0.1)
     both = {"x": "added", "y": "n_removed", "orient": "h", "ax": ax, "jitter": False}
-    rows = subsets[subsets["model"] == model]
-    sns.stripplot(rows, color="0.7", size=4, **both | {"jitter": 0.35})
+    rows = subsets[subsets["model"] == model].assign(order="random sets")
+    grey = {"hue": "order", "palette": ["0.7"], "size": 4, "jitter": 0.35}
+    sns.stripplot(rows, **both | grey)
     rows = removed[removed["model"] == model]
     both |= {"hue": "order", "hue_order": orders, "dodge": True}
     sns.stripplot(rows, size=8, linewidth=0.7, **both)
