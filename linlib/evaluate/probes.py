@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -20,6 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from linlib.models import load_model, load_tokenizer, position_limit, residual_stream
 from linlib.stats import binomial_interval
+
+INNER_FOLDS = 3  # of the cross-validation that chooses the strength of a probe
 
 
 @torch.no_grad()
@@ -106,35 +108,39 @@ def probe_layers(
     labels: ArrayLike,
     groups: ArrayLike,
     *,
-    folds: int = 4,
-    strengths: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    folds: int = 5,
+    strengths: Sequence[float] = (1e-3, 1e-2, 1e-1),
     seed: int = 0,
     shuffle_labels: bool = False,
 ) -> pd.DataFrame:
-    """Fit a logistic regression on the scaled states of every layer; score it on held-out groups.
+    """Fit a logistic regression on the scaled states of every layer, and score it held out.
 
-    All layers share one split, with a quarter of the groups held out. C is chosen by
-    cross-validation inside the training part (the smallest of equally good ones). No group is
-    divided between training and test or between folds.
+    Each text is scored once, by a probe fitted on the other folds. Groups are never divided: not
+    between folds, and not between those of the cross-validation inside the training folds, which
+    chooses C (the smallest of equally good ones). All layers share the folds.
+
+    Where each group is a pair of one right (1) and one wrong (0) text, such as the two endings of a
+    story, the pair is right if its right text has the higher logit: what the texts of a pair share
+    then plays no part.
 
     Args:
         states: (L + 1, n_texts, d_model), e.g. of `last_token_states`.
         labels: the class of each text, (n_texts,).
         groups: what each text belongs to, such as a story, (n_texts,).
-        folds: of the cross-validation.
+        folds: of the groups.
         strengths: values of C to choose from; a smaller C shrinks more.
-        seed: of the split and of the shuffling.
+        seed: of the folds and of the shuffling.
         shuffle_labels: measure the null of the whole procedure. Groups exchange their labels, each
             group's in random order: thus pairs of a right and a wrong text are flipped at random,
             and groups with a single label keep a single one if all groups are of one size.
 
     Returns:
-        One row per layer: `layer` (0..L), `depth` (layer / L), `accuracy` on the test part, its 95%
-        interval `low` .. `high`, `chance` (the share of the most frequent label in the test part),
-        `n_test` and `n_train` (texts), `C`, `train_accuracy`. The interval is that of the worst
-        case, in which the texts of a group are right or wrong together: n is
-        (sum m)^2 / sum m^2 for test groups of m texts, which is their number where all have one
-        size.
+        One row per layer: `layer` (0..L), `depth` (layer / L), `accuracy` over texts, its 95%
+        interval `low` .. `high`, `chance` (the share of the most frequent label), `n_texts`;
+        `pair_accuracy` with `pair_low` .. `pair_high` and `n_pairs`, whose chance is a half (NaN
+        and 0 where groups are no pairs); and `C`, the median over folds. The interval over texts is
+        that of the worst case, in which the texts of a group are right or wrong together: n is
+        (sum m)^2 / sum m^2 for groups of m texts, which is their number where all have one size.
 
     Raises:
         ValueError: lengths differ, states are NaN or infinite (the layer is named), there are too
@@ -147,35 +153,52 @@ def probe_layers(
             "be (L + 1, n_texts, d_model), (n_texts,) and (n_texts,)"
         )
     labels = _shuffled(labels, groups, seed) if shuffle_labels else labels
-    holdout = GroupShuffleSplit(1, test_size=0.25, random_state=seed)
-    train, test = next(holdout.split(labels, groups=groups))
-    n_groups, n_train = (len(np.unique(part)) for part in (groups, groups[train]))
-    if n_train < folds:
-        raise ValueError(f"{n_train} of {n_groups} groups to train on cannot fill {folds} folds")
-    cv = list(GroupKFold(folds).split(train, groups=groups[train]))
-    for fitted, _ in cv:
-        classes = set(labels[train[fitted]].tolist())
-        if len(classes) < 2:
-            raise ValueError(f"a probe needs two classes to train on, but finds only {classes}")
-    counts = np.unique(labels[test], return_counts=True)[1]
-    shared = {"chance": counts.max() / len(test), "n_test": len(test), "n_train": len(train)}
-    sizes = np.unique(groups[test], return_counts=True)[1]
+    names, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < folds * INNER_FOLDS:
+        raise ValueError(
+            f"{len(names)} groups cannot fill {folds} folds of {INNER_FOLDS} groups; give more "
+            "groups, or fewer folds"
+        )
+    splits = []
+    for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(
+        labels, None, groups
+    ):
+        inner = list(GroupKFold(INNER_FOLDS).split(train, None, groups[train]))
+        for fitted, _ in inner:
+            classes = set(labels[train[fitted]].tolist())
+            if len(classes) < 2:
+                raise ValueError(f"a probe needs two classes to train on, but finds only {classes}")
+        splits.append((train, test, inner))
+    chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
     n = sizes.sum() ** 2 // (sizes**2).sum()  # Kish's effective sample size
+    are_pairs = bool((sizes == 2).all() and (np.bincount(number, labels == 1) == 1).all())
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))  # 100: too few
     grid = {"logisticregression__C": sorted(strengths)}
-    search = GridSearchCV(probe, grid, cv=cv, error_score="raise")
     rows = []
     for layer, h in enumerate(states):
         if not h.isfinite().all():
             raise ValueError(f"layer {layer} holds states that are NaN or infinite")
-        x = h.cpu().double().numpy()  # (n_texts, d_model)
-        search.fit(x[train], labels[train])
-        accuracy, on_train = (search.score(x[part], labels[part]) for part in (test, train))
-        low, high = binomial_interval(round(accuracy * n), n)
-        place = {"layer": layer, "depth": layer / max(len(states) - 1, 1)}
-        scores = {"accuracy": accuracy, "low": low, "high": high}
-        fit = {"C": search.best_params_["logisticregression__C"], "train_accuracy": on_train}
-        rows.append(place | scores | shared | fit)
+        x, chosen = h.cpu().double().numpy(), []  # (n_texts, d_model)
+        right, logits = np.empty(len(labels), bool), np.empty(len(labels))
+        for train, test, inner in splits:
+            search = GridSearchCV(probe, grid, cv=inner, error_score="raise")
+            search.fit(x[train], labels[train])
+            chosen.append(search.best_params_["logisticregression__C"])
+            right[test] = search.predict(x[test]) == labels[test]
+            if are_pairs:
+                logits[test] = search.decision_function(x[test])
+        low, high = binomial_interval(round(right.mean() * n), n)
+        row = {"layer": layer, "depth": layer / max(len(states) - 1, 1)}
+        row |= {"accuracy": right.mean(), "low": low, "high": high, "chance": chance}
+        row |= {"n_texts": len(labels), "pair_accuracy": np.nan, "pair_low": np.nan}
+        row |= {"pair_high": np.nan, "n_pairs": 0, "C": float(np.median(chosen))}
+        if are_pairs:
+            margin = np.bincount(number, np.where(labels == 1, logits, -logits))  # (n_groups,)
+            share = ((margin > 0) + (margin == 0) / 2).mean()  # a tie is guessed
+            low, high = binomial_interval(round(share * len(margin)), len(margin))
+            row |= {"pair_accuracy": share, "pair_low": low, "pair_high": high}
+            row["n_pairs"] = len(margin)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

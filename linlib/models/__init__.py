@@ -18,6 +18,7 @@ from huggingface_hub.utils import HFValidationError, enable_progress_bars, valid
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -29,6 +30,7 @@ from transformers.utils import logging
 from linlib import store
 from linlib.models.decoders import (
     ARCHITECTURES,
+    ENCODERS,
     Architecture,
     architecture_of,
     decoder_blocks,
@@ -51,6 +53,7 @@ from linlib.models.packaged import (
 
 __all__ = [
     "ARCHITECTURES",
+    "ENCODERS",
     "PACKAGED",
     "Architecture",
     "PackagedModel",
@@ -60,6 +63,7 @@ __all__ = [
     "final_states",
     "load",
     "load_classifier",
+    "load_encoder",
     "load_model",
     "load_tokenizer",
     "position_limit",
@@ -110,6 +114,19 @@ def load_model(
             or has a revision, an unknown dtype, or a CUDA device where there is none.
     """
     return _open(AutoModelForCausalLM, name_or_path, revision, dtype, device)
+
+
+def load_encoder(
+    name_or_path: str | Path,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """Open an encoder of `ENCODERS` without its head, in float32 and in eval mode.
+
+    `linlib.linearity_profile` measures it as it measures a decoder; it has no perplexity. Arguments
+    and errors as `load_model`.
+    """
+    return _open(AutoModel, name_or_path, revision, torch.float32, device)
 
 
 def load_classifier(
@@ -205,6 +222,11 @@ def _open(
     with _reading("config.json", name_or_path, "give what save_pretrained wrote, or a GGUF file"):
         config = AutoConfig.from_pretrained(found.place, **found.options)
     architecture_of(config)
+    if config.model_type in ENCODERS and head is not AutoModel:
+        raise ValueError(
+            f"'{name_or_path}' is an encoder ('{config.model_type}'), which predicts no next token; "
+            "open it with linlib.models.load_encoder to measure the linearity of its blocks"
+        )
     if quantisation := getattr(config, "dequantised_from", None):
         store.record("notes", found.name, weights_note(str(quantisation)) + found.about)
     config.update(changes)

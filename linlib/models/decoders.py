@@ -52,21 +52,30 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": _LLAMA_STYLE,
     "stablelm": _LLAMA_STYLE,
     "olmo2": _LLAMA_STYLE,
+    "modernbert-decoder": Architecture("layers", ("final_norm",)),
+}
+# Encoders have blocks and a residual stream as well, and predict no next token. BERT's blocks end
+# in a norm, which leaves nothing to be normed at the end.
+ENCODERS: dict[str, Architecture] = {
+    "bert": Architecture("encoder.layer", ()),
+    "modernbert": Architecture("layers", ("final_norm",)),
 }
 
 
 def architecture_of(config: PreTrainedConfig) -> Architecture:
-    """Look up the architecture of a model in `ARCHITECTURES`.
+    """Look up the architecture of a model in `ARCHITECTURES`, or in `ENCODERS`.
 
     Raises:
-        ValueError: an architecture that is not in the table, such as an encoder.
+        ValueError: an architecture that is in neither table, such as an encoder-decoder.
     """
     kind = config.model_type
+    if kind in ENCODERS:
+        return ENCODERS[kind]
     if kind not in ARCHITECTURES:
         raise ValueError(
             f"model_type '{kind}' is not in the table linlib.models.ARCHITECTURES of decoder-only "
-            f"models, which has {sorted(ARCHITECTURES)}. Encoders and encoder-decoders cannot be "
-            "measured; for a decoder, add a line that says where its blocks and its final norm "
+            f"models, which has {sorted(ARCHITECTURES)}. Encoder-decoders cannot be measured, and of "
+            f"encoders only {sorted(ENCODERS)}; for a decoder, add a line that says where its blocks and its final norm "
             f"are: ARCHITECTURES['{kind}'] = Architecture('layers', ('norm',))"
         )
     return ARCHITECTURES[kind]

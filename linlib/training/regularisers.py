@@ -4,7 +4,8 @@
     L_cosine = lambda * sum_i mean (1 - cos(h_i, h_{i-1}))
 
 Sums run over adjacent blocks, means over the tokens that are not padding; h_i is the output of
-block i, before the final norm.
+block i, before the final norm. They begin with the pair (h_1, h_2); whether the paper's begin with
+the embeddings, (h_0, h_1), is unsaid, and that reading is a variant of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SMALLEST_NORM = 1e-8  # product of two norms below which the angle between state
 KINDS = ("cosine", "mse")
 LANGUAGE_MODEL_LOSS = "language_model_loss"
 REGULARISER = "regulariser"
+FROM_EMBEDDINGS = "-from-embeddings"  # ends the name of a variant
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Regulariser:
     Attributes:
         kind: "mse" or "cosine".
         weight: lambda, not negative.
+        from_embeddings: whether the sum begins with h_0, which enters block 1, and not with h_1.
 
     Raises:
         ValueError: the kind is unknown, or the weight is negative or not finite.
@@ -41,6 +44,7 @@ class Regulariser:
 
     kind: str
     weight: float
+    from_embeddings: bool = False
 
     def __post_init__(self) -> None:
         """Check both attributes."""
@@ -56,7 +60,8 @@ class Regulariser:
         """The term for one batch, a scalar in float32 or better.
 
         Args:
-            outputs: outputs of blocks 1, 2, ..., L, each (batch, seq_len, d_model).
+            outputs: outputs of blocks 1, 2, ..., L, each (batch, seq_len, d_model); with
+                `from_embeddings`, h_0 before them.
             mask: 1 for tokens, 0 for padding, (batch, seq_len); None counts every position.
 
         Raises:
@@ -82,17 +87,20 @@ class Regulariser:
 def parse_variant(variant: str) -> Regulariser | None:
     """The regulariser of a variant's name: "plain", or kind and weight, e.g. "cosine-0.5".
 
+    "cosine-0.5-from-embeddings" begins the sum at the embeddings.
+
     Raises:
         ValueError: the name has another form, or as `Regulariser`.
     """
     if variant == "plain":
         return None
-    kind, _, weight = variant.partition("-")
+    kind, _, weight = variant.removesuffix(FROM_EMBEDDINGS).partition("-")
     try:
-        return Regulariser(kind, float(weight))
+        return Regulariser(kind, float(weight), variant.endswith(FROM_EMBEDDINGS))
     except ValueError as error:
         raise ValueError(
-            f"variant '{variant}' is neither 'plain' nor '<kind>-<lambda>': {error}"
+            f"variant '{variant}' is neither 'plain' nor '<kind>-<lambda>', with or without "
+            f"'{FROM_EMBEDDINGS}' at its end: {error}"
         ) from None
 
 
@@ -168,8 +176,14 @@ class RegularisedTrainer(Trainer):
             term = torch.zeros_like(loss)
         else:
             outputs: list[Tensor] = []
+
+            def keep(layer: int, x: Tensor, y: Tensor) -> None:
+                if layer == 1 and self.regulariser.from_embeddings:
+                    outputs.append(x)
+                outputs.append(y)
+
             backbone = self.accelerator.unwrap_model(model)
-            with watch_blocks(backbone, lambda _layer, _x, y: outputs.append(y)):
+            with watch_blocks(backbone, keep):
                 loss, result = super().compute_loss(model, inputs, True, num_items_in_batch)
             term = self.regulariser(outputs, inputs.get("attention_mask"))
             if num_items_in_batch is not None:  # the loss is then a share of an accumulated batch

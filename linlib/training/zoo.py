@@ -7,6 +7,7 @@ nothing, and a call after a kill continues the unfinished runs.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,7 +24,16 @@ from transformers import PreTrainedTokenizerBase
 from linlib import parallel, store
 from linlib.corpora import text_dataset, train_tokenizer
 from linlib.models import commit_of, load_tokenizer
-from linlib.training.pretraining import has_fast_bf16, measure_checkpoints, tokenise, train
+from linlib.training.pretraining import (
+    DIVERGED_FILE,
+    RUN,
+    has_fast_bf16,
+    measure_checkpoints,
+    tokenise,
+    train,
+    train_or_diverge,
+    validation_loss,
+)
 from linlib.training.regularisers import parse_variant
 
 # The zoo's name of an architecture -> its name in figures.
@@ -40,6 +50,8 @@ SIZES = {
     "mistral-150m-smoke": (32, 3, 4),
     "mistral-650m-smoke": (32, 4, 4),
 }
+ROUNDS = 3  # of widening a sweep of learning rates
+FAILED = 0.5  # nats per token above the run that tuned a variant: a training that went wrong
 
 
 def zoo_config(kind: str, zoo: object, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
@@ -143,45 +155,58 @@ def _train_all(
     one run after the other, together.
     """
     place = {"device": settings.device, "bf16": has_fast_bf16(settings.device)}
-    items = [options_for(train, section) | place | run for run in runs]
+    apart = [name for name in inspect.signature(train_or_diverge).parameters if name != "folder"]
+    items = []
+    for run in runs:
+        options = options_for(train, section) | place | run
+        items.append({name: options.pop(name) for name in apart[:-1]} | {"options": options})
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [_train_together(item) for item in items]
-    return parallel.side_by_side(train, items, settings.workers, "training runs")
+    return parallel.side_by_side(train_or_diverge, items, settings.workers, "training runs")
 
 
 def _train_together(item: Mapping[str, object]) -> Path:
     """`store.cached` in step: the first process locks, decides and renames, all of them train."""
     group = PartialState(cpu=item["device"] == "cpu")
-    artefact = store.artefact(train, **item)
+    artefact = store.artefact(train_or_diverge, **item)
     with artefact.lock() if group.is_main_process else nullcontext():
         (done,) = broadcast_object_list([artefact.folder.is_dir()])
         if not done:
             started = time.monotonic()
             artefact.partial.mkdir(parents=True, exist_ok=True)
-            train(artefact.partial, **item)
+            train_or_diverge(artefact.partial, **item)
             if group.is_main_process:
                 artefact.complete(time.monotonic() - started, opened={})
             group.wait_for_everyone()
     return artefact.folder
 
 
-def train_zoo(settings: object) -> dict[str, Path]:
-    """Train the zoo of a profile, if it has one: names in figures -> model folders."""
+def train_zoo(settings: object) -> dict[str, dict[int, Path]]:
+    """Train the zoo of a profile, if it has one: names in figures -> seed -> model folder."""
     zoo = settings.zoo
     if zoo is None:
         return {}
     text = training_text(zoo)
     tokenizer = load_tokenizer(text["tokenizer"])
+    places = list(product(zoo.models, zoo.seeds))
     runs = [
-        {"config": zoo_config(kind, zoo, tokenizer), "seed": settings.seed, **text}
-        for kind in zoo.models
+        {"config": zoo_config(kind, zoo, tokenizer), "seed": seed, **text} for kind, seed in places
     ]
-    labels = [f"{NAMES[kind]} ({settings.name})" for kind in zoo.models]
-    return dict(zip(labels, _train_all(settings, zoo, runs), strict=True))
+    found: dict[str, dict[int, Path]] = {}
+    for (kind, seed), folder in zip(places, _train_all(settings, zoo, runs), strict=True):
+        if (folder / DIVERGED_FILE).exists():
+            raise FloatingPointError(
+                f"{NAMES[kind]} of the zoo, seed {seed}: {(folder / DIVERGED_FILE).read_text()}"
+            )
+        found.setdefault(f"{NAMES[kind]} ({settings.name})", {})[seed] = folder
+    return found
 
 
 def models_of(
-    settings: object, names: Iterable[str] | None = None, more: Sequence[object] = ()
+    settings: object,
+    names: Iterable[str] | None = None,
+    more: Sequence[object] = (),
+    seed: int | None = None,
 ) -> dict[str, dict[str, object]]:
     """The models of a profile: labels in figures -> keyword arguments of `linlib.load`.
 
@@ -193,9 +218,10 @@ def models_of(
         names: labels without the profile's own name, whose order is kept; the zoo is trained and
             a hub is asked for these only. None takes all, sorted by label.
         more: pretrained models that the profile names elsewhere.
+        seed: which of the zoo's models; None: those of its first seed.
 
     Raises:
-        ValueError: the profile has no such model.
+        ValueError: the profile has no such model, or its zoo no such seed.
     """
     pretrained = {model.label: model for model in (*settings.models, *more)}
     zoo = [NAMES[kind] for kind in settings.zoo.models] if settings.zoo is not None else []
@@ -205,15 +231,22 @@ def models_of(
             f"profile '{settings.name}' names {unknown} and has no such models; it has "
             f"{sorted({*zoo, *pretrained})}"
         )
-    trained = train_zoo(settings) if not pretrained.keys() >= set(chosen) else {}
+    of_zoo = [name for name in chosen if name not in pretrained]
+    if of_zoo and seed is not None and seed not in settings.zoo.seeds:
+        raise ValueError(
+            f"profile '{settings.name}' trains no {of_zoo[0]} from seed {seed}; its zoo has the "
+            f"seeds {list(settings.zoo.seeds)}"
+        )
+    trained = train_zoo(settings) if of_zoo else {}
     found = {}
     for name in chosen:
         if name in pretrained:
             found[name] = source_of(settings, pretrained[name])
         else:
             label = f"{name} ({settings.name})"
-            found[label] = {"name_or_path": trained[label], "device": settings.device}
-            store.record("models", label, trained[label].name)
+            folder = trained[label][settings.zoo.seeds[0] if seed is None else seed]
+            found[label] = {"name_or_path": folder, "device": settings.device}
+            store.record("models", label, folder.name)
     return dict(sorted(found.items())) if names is None else found
 
 
@@ -263,6 +296,8 @@ class Run:
         variant: "plain", or the name of a regulariser (`parse_variant`).
         seed: of initialisation and data order.
         folder: its Hugging Face folder, with all checkpoints.
+        diverged: whether its validation loss ended more than `FAILED` nats above that of the run
+            that tuned its variant, or became NaN.
     """
 
     model: str
@@ -270,10 +305,11 @@ class Run:
     variant: str
     seed: int
     folder: Path
+    diverged: bool = False
 
     @property
-    def labels(self) -> dict[str, str | int]:
-        """The first columns of a frame about runs: `model`, `size`, `variant`, `seed`."""
+    def labels(self) -> dict[str, str | int | bool]:
+        """The first columns of a frame about runs: all attributes but the folder."""
         return {name: value for name, value in vars(self).items() if name != "folder"}
 
 
@@ -283,11 +319,16 @@ def _mistral_text(section: object) -> dict[str, Path]:
 
 def _train_mistrals(
     settings: object, wanted: Sequence[tuple[str, str, int]], tunings: Sequence[Mapping[str, float]]
-) -> list[Run]:
-    """Train Mistrals, given by size, variant and seed, each with its tuning."""
+) -> tuple[list[Path], list[float]]:
+    """Train Mistrals, given by size, variant and seed, each with its tuning, slowest first.
+
+    Returns:
+        Their folders, and their validation losses in nats per token, NaN for a run that did not
+        come to its end.
+    """
     section = settings.pretraining
     text = _mistral_text(section)
-    text.pop("heldout")
+    heldout = {"heldout": text.pop("heldout"), "device": settings.device}
     tokenizer = load_tokenizer(text["tokenizer"])
     items = [
         {
@@ -299,11 +340,13 @@ def _train_mistrals(
         }
         for (size, variant, seed), tuned in zip(wanted, tunings, strict=True)
     ]
-    folders = _train_all(settings, section, items)
-    return [
-        Run(f"{size} {variant} seed {seed}", size, variant, seed, folder)
-        for (size, variant, seed), folder in zip(wanted, folders, strict=True)
-    ]
+    order = sorted(range(len(wanted)), key=lambda place: -SIZES[wanted[place][0]][1])
+    folders = _train_all(settings, section, [items[place] for place in order])
+    folders = [folders[order.index(place)] for place in range(len(wanted))]
+    losses = parallel.side_by_side(
+        validation_loss, [{"run": folder, **heldout} for folder in folders], settings.workers
+    )
+    return folders, [math.nan if loss is None else loss for loss in losses]
 
 
 def measurements(settings: object, runs: Sequence[Run]) -> list[pd.DataFrame]:
@@ -321,50 +364,144 @@ def measurements(settings: object, runs: Sequence[Run]) -> list[pd.DataFrame]:
     return parallel.side_by_side(measure_checkpoints, items, settings.workers, "measurements")
 
 
-def tune_plain(settings: object) -> tuple[dict[str, float], pd.DataFrame]:
-    """Choose learning rate and initialisation by the validation loss of the plain model alone.
+def tune_variants(
+    settings: object, variants: Collection[str] | None = None, sizes: Collection[str] | None = None
+) -> tuple[dict[tuple[str, str], dict[str, float]], pd.DataFrame]:
+    """Choose the learning rate of each size and variant by its own validation loss.
 
-    Each pair of the profile trains the first size, at full length, from a seed that is not
-    compared later; the other sizes take over its choice. Linearity plays no part.
+    The candidates of the profile are trained at full length, from a seed that is not compared
+    later. While the best of a variant is at an end of what was tried, the next one, twice or half
+    as large, is tried too, up to `ROUNDS` times; a single candidate is taken as it is. The initialisation is chosen first, for the plain
+    model of the first size, and is the same for all. Linearity plays no part.
+
+    Args:
+        settings: the profile.
+        variants: those to tune; None takes all.
+        sizes: those to tune; None takes all.
 
     Returns:
-        `learning_rate` and `initializer_range`, and the sweep: columns `size`, `learning_rate`,
-        `initializer_range`, `seed`, `step`, `validation_loss` (nats per token) and `chosen`.
+        (size, variant) -> `learning_rate`, `initializer_range` and `validation_loss`, and the
+        sweep: columns `size`, `variant`, `learning_rate`, `initializer_range`, `seed`,
+        `validation_loss` (nats per token; NaN where the run diverged) and `chosen`.
+
+    Raises:
+        FloatingPointError: all runs of a variant diverged.
     """
     section = settings.pretraining
-    size, seed = next(iter(section.runs)), section.tuning_seed
-    grid = [
-        {"learning_rate": rate, "initializer_range": spread}
-        for rate, spread in product(section.learning_rates, section.initializer_ranges)
+    pairs = _pairs(section, variants, sizes)
+    rows: dict[tuple, dict[str, object]] = {}
+
+    def attempt(tried: Iterable[tuple[tuple[str, str], float, float]]) -> None:
+        new = [one for one in dict.fromkeys(tried) if one not in rows]
+        wanted = [(*pair, section.tuning_seed) for pair, _, _ in new]
+        tunings = [{"learning_rate": rate, "initializer_range": std} for _, rate, std in new]
+        _, losses = _train_mistrals(settings, wanted, tunings)
+        for one, run, tuned, loss in zip(new, wanted, tunings, losses, strict=True):
+            rows[one] = dict(zip(RUN, run, strict=True)) | tuned | {"validation_loss": loss}
+
+    def best_of(pair: tuple[str, str]) -> dict[str, object]:
+        losses = {one: row["validation_loss"] for one, row in rows.items() if one[0] == pair}
+        losses = {one: loss for one, loss in losses.items() if math.isfinite(loss)}
+        if not losses:
+            raise FloatingPointError(
+                f"all runs that tune {pair[1]} of {pair[0]} diverged; add smaller learning_rates "
+                f"than {min(section.learning_rates)} to the profile"
+            )
+        return rows[min(losses, key=losses.__getitem__)]
+
+    first = (next(iter(section.runs)), "plain")
+    attempt(product([first], section.learning_rates, section.initializer_ranges))
+    std = best_of(first)["initializer_range"]
+    attempt(product(pairs, section.learning_rates, [std]))
+    for _ in range(ROUNDS if len(section.learning_rates) > 1 else 0):
+        more = []
+        for pair in dict.fromkeys([first, *pairs]):
+            rates = sorted(rate for one, rate, range_ in rows if (one, range_) == (pair, std))
+            best = best_of(pair)["learning_rate"]
+            more += [(pair, rates[0] / 2, std)] if best == rates[0] else []
+            more += [(pair, rates[-1] * 2, std)] if best == rates[-1] else []
+        attempt(more)
+    chosen = {pair: best_of(pair) for pair in pairs}
+    sweep = pd.DataFrame(rows.values())
+    sweep["chosen"] = [best_of(one[0]) is row for one, row in rows.items()]
+    names = ("learning_rate", "initializer_range", "validation_loss")
+    tuned = {pair: {name: best[name] for name in names} for pair, best in chosen.items()}
+    return tuned, sweep.sort_values([*RUN[:2], "initializer_range", "learning_rate"])
+
+
+def _pairs(
+    section: object, variants: Collection[str] | None, sizes: Collection[str] | None
+) -> list[tuple[str, str]]:
+    """The sizes and variants of a profile, all or those named, in its order."""
+    return [
+        (size, variant)
+        for size, by_variant in section.runs.items()
+        for variant in by_variant
+        if (sizes is None or size in sizes) and (variants is None or variant in variants)
     ]
-    runs = _train_mistrals(settings, [(size, "plain", seed)] * len(grid), grid)
-    rows = []
-    for tuned, frame in zip(grid, measurements(settings, runs), strict=True):
-        last = frame.iloc[-1][["step", "validation_loss"]]
-        rows.append({"size": size, **tuned, "seed": seed, **last})
-    sweep = pd.DataFrame(rows)
-    best = sweep["validation_loss"].idxmin()
-    return grid[best], sweep.assign(chosen=sweep.index == best)
 
 
 def train_variants(
     settings: object, variants: Collection[str] | None = None, sizes: Collection[str] | None = None
 ) -> list[Run]:
-    """Train Mistrals of a profile, all or those named, tuned as the plain one.
+    """Train Mistrals of a profile, all or those named, each with its own tuning.
 
     Returns:
-        One run per size, variant and seed, in the order of the profile.
+        One run per size, variant and seed, in the order of the profile. Those that became NaN have
+        no model to be measured: they are left out, and the provenance names them.
+
+    Raises:
+        FloatingPointError: all runs of a variant became NaN.
     """
-    tuned, _ = tune_plain(settings)
+    tuned, _ = tune_variants(settings, variants, sizes)
     wanted = [
-        (size, variant, seed)
-        for size, by_variant in settings.pretraining.runs.items()
-        for variant, seeds in by_variant.items()
-        for seed in seeds
-        if (sizes is None or size in sizes) and (variants is None or variant in variants)
+        (*pair, seed) for pair in tuned for seed in settings.pretraining.runs[pair[0]][pair[1]]
     ]
-    slowest_first = sorted(wanted, key=lambda run: -SIZES[run[0]][1])
-    runs = _train_mistrals(settings, slowest_first, [tuned] * len(wanted))
-    for run in runs:  # they are not opened by `load_model`, which records what it opens
-        store.record("models", run.model, run.folder.name)
-    return sorted(runs, key=lambda run: wanted.index((run.size, run.variant, run.seed)))
+    folders, losses = _train_mistrals(settings, wanted, [tuned[run[:2]] for run in wanted])
+    runs = []
+    for (size, variant, seed), folder, loss in zip(wanted, folders, losses, strict=True):
+        name = f"{size} {variant} seed {seed}"
+        if not math.isfinite(loss):
+            store.record("notes", name, "it diverged, and is left out")
+            continue
+        failed = loss > tuned[size, variant]["validation_loss"] + FAILED
+        runs.append(Run(name, size, variant, seed, folder, failed))
+        store.record("models", name, folder.name)  # it is not opened by `load_model`, which does so
+    if missing := [pair for pair in tuned if pair not in {(run.size, run.variant) for run in runs}]:
+        raise FloatingPointError(
+            f"all runs of {missing} diverged; give other seeds, or smaller learning_rates"
+        )
+    return runs
+
+
+# -------------------------------------------------------------------------- encoders (claim 15)
+
+
+def train_directions(settings: object, seeds: Iterable[int]) -> list[tuple[str, int, Path]]:
+    """Train pairs of twins that differ in their direction alone, on the text of the zoo.
+
+    One reads from left to right and learns to find the next token; the other sees the whole window
+    and learns to find masked tokens. Both are ModernBERTs of the zoo's shape in which all layers
+    attend to the whole window; a seed fixes the order of the data.
+
+    Returns:
+        ("causal" or "bidirectional", seed, model folder) of each.
+    """
+    zoo = settings.require("zoo", "this comparison")
+    text = training_text(zoo)
+    tokenizer = load_tokenizer(text["tokenizer"])
+    shape = _shape(tokenizer, zoo.seq_len, zoo.d_model, zoo.n_blocks, zoo.n_heads) | {
+        "intermediate_size": 2 * zoo.d_model,  # gated: 10 d^2 weights per block
+        "global_attn_every_n_layers": 1,
+        "cls_token_id": tokenizer.bos_token_id,
+        "sep_token_id": tokenizer.eos_token_id,
+    }
+    kinds = {"causal": "modernbert-decoder", "bidirectional": "modernbert"}
+    places = list(product(kinds, seeds))
+    runs = [
+        {"config": {"model_type": kinds[direction]} | shape, "seed": seed, **text}
+        | ({"masked": True} if direction == "bidirectional" else {})
+        for direction, seed in places
+    ]
+    folders = _train_all(settings, zoo, runs)
+    return [(*place, folder) for place, folder in zip(places, folders, strict=True)]
