@@ -16,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
@@ -45,8 +45,23 @@ HOLLOW_LABEL = "hollow: fewer effective\ntokens than dimensions"
 BLOCK_1_LABEL = "block 1, which reads\nthe embedding"
 DEPTH_COLOURS = "viridis"
 MANY = 12  # points of a line from which on its markers are small
-# Models have the same colours in each figure: the first of a family that it shows.
-FAMILIES = ("SmolLM2", "GPT-2", "OPT", "Llama", "Pythia", "BLOOM", "Gemma", "Mistral")
+# One colour per model and per variant in all figures; a model is known by how its name begins.
+COLOURS = {
+    "SmolLM2": "#0173b2",
+    "Gemma": "#de8f05",
+    "Llama": "#029e73",
+    "GPT-2": "#d55e00",
+    "OPT": "#cc78bc",
+    "Pythia": "#56b4e9",
+    "BLOOM": "#ca9161",
+    "Mistral": "#949494",
+    "MiniLM": "#b8860b",
+    "plain": "#333333",
+    "cosine-0.5-from-embeddings": "#e377c2",
+    "cosine": "#c1272d",
+    "mse-0.5": "#2a7fba",
+    "mse-2.0": "#7bbbe3",
+}
 
 Groups = Sequence[str] | None
 Y = str | tuple[str, str, str]
@@ -58,17 +73,21 @@ def use_style() -> None:
 
 
 def palette(groups: Sequence[str]) -> dict[str, tuple]:
-    """One colour per group; models, and the same groups, have the same colours in every figure."""
-    names = sorted(set(groups))
-    if len(names) > 10:
-        return dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
-    colours = sns.color_palette("colorblind", 10)
-    places = {}
-    for place, family in enumerate(FAMILIES):
-        if members := [name for name in names if name.startswith(family)]:
-            places[members[0]] = place
-    free = (place for place in range(10) if place not in places.values())
-    return {name: colours[places[name] if name in places else next(free)] for name in names}
+    """One colour per group; models and variants have the same ones in every figure (`COLOURS`).
+
+    Of several models of a family, the first has its colour. Other groups, and the rest of a family,
+    have colours that are left.
+    """
+    names, fixed = sorted(set(groups)), {}
+    for start, colour in COLOURS.items():
+        members = [name for name in names if name.startswith(start) and name not in fixed]
+        if members:
+            fixed[members[0]] = to_rgb(colour)
+    rest = [name for name in names if name not in fixed]
+    free = [one for one in sns.color_palette("colorblind", 10) if one not in fixed.values()]
+    if len(rest) > len(free):
+        free = sns.color_palette("husl", len(rest))
+    return {**fixed, **dict(zip(rest, free, strict=False))}
 
 
 def markers(groups: Sequence[str]) -> dict[str, str]:

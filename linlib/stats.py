@@ -10,6 +10,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 POWER = 0.8  # of the smallest effect that a design is said to detect
+NO_DIFFERENCE = "no difference shown"
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -23,6 +24,37 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) < 2:
         return mean, np.nan, np.nan
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
+    return mean, float(mean - half), float(mean + half)
+
+
+def pooled_mean(cells: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Mean of the means of some cells, with its 95% interval from the scatter inside the cells.
+
+    Cells, such as models or sizes, are taken as they are: the interval is about other seeds of the
+    same cells, and not about other cells. It has the degrees of freedom of Welch and Satterthwaite.
+
+    Args:
+        cells: the independent values of each cell, such as one per seed.
+
+    Returns:
+        (mean, low, high); low and high are NaN where a cell has a single value.
+
+    Raises:
+        ValueError: there is no cell, or one without a value.
+    """
+    cells = [np.asarray(values, dtype=float) for values in cells]
+    if not cells or min(map(len, cells)) == 0:
+        raise ValueError("a mean over cells needs cells, and a value in each of them")
+    mean = float(np.mean([values.mean() for values in cells]))
+    if min(map(len, cells)) < 2:
+        return mean, np.nan, np.nan
+    variances = np.array([values.var(ddof=1) / len(values) for values in cells])
+    if not variances.any():
+        return mean, mean, mean
+    freedom = variances.sum() ** 2 / sum(
+        variance**2 / (len(values) - 1) for variance, values in zip(variances, cells, strict=True)
+    )
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variances.sum()) / len(cells)
     return mean, float(mean - half), float(mean + half)
 
 
@@ -260,10 +292,9 @@ def paired_differences(
         control: the variant with which the others are compared.
 
     Returns:
-        One row per group and other variant: `mean`, `low`, `high` of the difference, `seeds`,
-        `overlap` (whether the intervals of the two variants themselves overlap; those of a single
-        seed always do) and `verdict`: "higher" or "lower" where the interval of the difference
-        excludes 0 and the two do not overlap, else "no difference shown".
+        One row per group and other variant: `mean`, `low`, `high` of the difference, `seeds`, their
+        number, `smallest`, the smallest difference that so many seeds detect with 80% power, and
+        `verdict`: "higher" or "lower" where the interval excludes 0, else "no difference shown".
     """
     by = list(by)
     controls = frame[frame["variant"] == control].set_index([*by, "seed"])[value]
@@ -271,11 +302,10 @@ def paired_differences(
     paired = others.reset_index("variant").join(controls.rename("control"), how="inner")
     paired = paired.reset_index()
     paired["difference"] = paired[value] - paired["control"]
-    result, ours, theirs = (
-        over_seeds(paired, [*by, "variant"], column) for column in ("difference", value, "control")
+    result = over_seeds(paired, [*by, "variant"], "difference")
+    result["smallest"] = (result["high"] - result["low"]).map(
+        lambda width: smallest_effect(0, width)
     )
-    result["overlap"] = ~((ours["low"] > theirs["high"]) | (ours["high"] < theirs["low"]))
+    signs = {1: "higher", -1: "lower", 0: NO_DIFFERENCE}
     clear = (result["low"] > 0).astype(int) - (result["high"] < 0).astype(int)
-    signs = {1: "higher", -1: "lower", 0: "no difference shown"}
-    result["verdict"] = clear.where(~result["overlap"], 0).map(signs)
-    return result
+    return result.assign(verdict=clear.map(signs))

@@ -74,9 +74,10 @@ def architecture_of(config: PreTrainedConfig) -> Architecture:
     if kind not in ARCHITECTURES:
         raise ValueError(
             f"model_type '{kind}' is not in the table linlib.models.ARCHITECTURES of decoder-only "
-            f"models, which has {sorted(ARCHITECTURES)}. Encoder-decoders cannot be measured, and of "
-            f"encoders only {sorted(ENCODERS)}; for a decoder, add a line that says where its blocks and its final norm "
-            f"are: ARCHITECTURES['{kind}'] = Architecture('layers', ('norm',))"
+            f"models, which has {sorted(ARCHITECTURES)}, nor an encoder of {sorted(ENCODERS)}. "
+            "Encoder-decoders cannot be measured; for a decoder, add a line that says where its "
+            f"blocks and its final norm are: ARCHITECTURES['{kind}'] = Architecture('layers', "
+            "('norm',))"
         )
     return ARCHITECTURES[kind]
 

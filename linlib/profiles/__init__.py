@@ -73,6 +73,8 @@ class CheckpointSettings:
     """Name in figures."""
     checkpoints: dict[int, Place]
     """Training step -> "repository@revision", or the path of a folder."""
+    warmup_steps: NonNegativeInt
+    """Steps of linear warm-up in that training, from whose end on Figure 2 compares."""
     bos_token: str | None = None
     """Token to open windows with, where the tokenizer names none."""
     pad_token: str | None = None
@@ -86,7 +88,7 @@ class ZooSettings:
     models: tuple[Literal["gpt2", "opt", "bloom", "pythia", "llama"], ...]
     """Architectures to train, one model per seed."""
     seeds: tuple[int, ...]
-    """Of initialisation and data order. The first one's models are those of Figures 1, 3, 7 and 9."""
+    """Of initialisation and data order; the models of Figures 1, 3, 7 and 9 are the first's."""
     corpus: Place
     """The text that they read: a corpus of `linlib.corpora.CORPORA`, or a path."""
     d_model: PositiveInt

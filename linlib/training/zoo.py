@@ -371,8 +371,9 @@ def tune_variants(
 
     The candidates of the profile are trained at full length, from a seed that is not compared
     later. While the best of a variant is at an end of what was tried, the next one, twice or half
-    as large, is tried too, up to `ROUNDS` times; a single candidate is taken as it is. The initialisation is chosen first, for the plain
-    model of the first size, and is the same for all. Linearity plays no part.
+    as large, is tried too, up to `ROUNDS` times; a single candidate is taken as it is. The
+    initialisation is chosen first, for the plain model of the first size, and is the same for all.
+    Linearity plays no part.
 
     Args:
         settings: the profile.
