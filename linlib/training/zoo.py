@@ -381,9 +381,9 @@ def tune_variants(
         variants: those to tune; None takes all.
 
     Returns:
-        Variant -> `learning_rate`, `initializer_range` and `validation_loss`, and the sweep: columns
-        `size`, `variant`, `seed`, `learning_rate`, `initializer_range`, `validation_loss` (nats per
-        token; NaN where the run diverged) and `chosen`.
+        Variant -> `learning_rate`, `initializer_range` and `validation_loss`; and the sweep:
+        columns `size`, `variant`, `seed`, `learning_rate`, `initializer_range`, `validation_loss`
+        (nats per token; NaN where the run diverged) and `chosen`.
 
     Raises:
         FloatingPointError: all runs of a variant diverged.
