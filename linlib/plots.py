@@ -68,7 +68,7 @@ VERDICT_COLOURS = {
     "smaller than the paper's": "#de8f05",
     "inconclusive": "#949494",
     "contradicted": "#c1272d",
-    "not testable at this profile": "#cccccc",
+    "not testable at this profile": "#999999",
 }
 
 Groups = Sequence[str] | None
@@ -492,6 +492,7 @@ def verdict_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
             shape = "o" if row.scope == "real decoders" else "s"
             ax.plot(row.effect, place, shape, color=colour, mec="white", ms=9, zorder=3)
     ax.set_xscale("symlog", linthresh=1, linscale=1.2)
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ends = frame[["effect", "low", "high"]].to_numpy()
     ax.set_xlim(min(-1.3, 1.2 * np.nanmin(ends)), max(1.6, 1.2 * np.nanmax(ends)))
     ax.set_yticks(range(len(frame)), [f"{row.number}  {row.claim}" for row in frame.itertuples()])

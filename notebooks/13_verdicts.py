@@ -31,9 +31,11 @@
 # |---|---|
 # | supported | lies above the threshold |
 # | contradicted | lies below it (claim 1: below a lower one) |
-# | smaller than the paper's | holds the threshold, and lies below the paper's effect, or below one that would matter |
+# | smaller than the paper's | holds the threshold, and ends before the paper's effect |
 # | inconclusive | holds both |
 # | not testable at this profile | does not exist: one seed, a missing run, a model at chance |
+#
+# Where the paper gives no number, an effect that would matter stands in its place.
 #
 # Thresholds, and what would matter where the paper gives no number, were written down before the
 # result was looked at; they are in `linlib.claims`, each rule in the docstring of its claim.
@@ -45,7 +47,6 @@
 
 # %%
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.lines import Line2D
 
 import linlib

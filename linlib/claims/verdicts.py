@@ -114,7 +114,10 @@ class Finding:
     @property
     def interval(self) -> str:
         """The effect with its interval, such as "+0.12 [-0.01, +0.25]"; "" without an effect."""
-        return "" if math.isnan(self.effect) else interval_text(self.effect, self.low, self.high)
+        if math.isnan(self.effect):
+            return ""
+        sign = "+" if self.threshold == 0 else ""  # of differences alone
+        return interval_text(self.effect, self.low, self.high, sign)
 
     @property
     def goal_name(self) -> str:
@@ -243,13 +246,12 @@ def envelope(parts: Iterable[Sequence[float]]) -> tuple[float, float, float]:
 # -------------------------------------------------------------------------------------- text
 
 
-def interval_text(effect: float, low: float, high: float) -> str:
+def interval_text(effect: float, low: float, high: float, sign: str = "+") -> str:
     """An effect with its interval, with as many digits as the interval deserves."""
     width = high - low if high > low else abs(effect)
-    digits = 2 if not width > 0 else min(max(1 - math.floor(math.log10(width)), 0), 4)
-    if math.isnan(low):
-        return f"{effect:+.{digits}f}"
-    return f"{effect:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    digits = min(max(1 - math.floor(math.log10(width)), 0), 4) if width > 0 else 2
+    texts = [f"{value:{sign}.{digits}f}" for value in (effect, low, high)]
+    return texts[0] if math.isnan(low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def number_text(value: float) -> str:
