@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from linlib import claims, store
 from linlib.claims import CLAIMS, decide, findings, findings_table, paired_gains
@@ -183,6 +184,8 @@ DESIGNS = {
     12: removal, 13: replacement, 14: tails, 15: directions,
 }  # fmt: skip
 
+FREEDOM = dict.fromkeys([5, 6, 7, 8, 9, 11], 14) | dict.fromkeys([10, 15], 7)  # of two sizes, one
+
 
 def simulated(stored, number, effect, error, draws=DRAWS):
     """The verdicts on many draws of one design."""
@@ -200,8 +203,9 @@ def places(stored, number):
     rng = np.random.default_rng(0)
     stored.update(DESIGNS[number](rng, TEXTS[number][5] or 0.1, 1e-6))
     finding = CLAIMS[number]("tiny")
+    half = t.ppf(0.975, FREEDOM[number]) if number in FREEDOM else Z  # of the interval, in errors
     size = abs(finding.goal - finding.threshold)
-    return finding.threshold, finding.goal, size / smallest_effect(-Z, Z)
+    return finding.threshold, finding.goal, size / smallest_effect(-half, half)
 
 
 @pytest.mark.parametrize("number", CLAIMS)
@@ -225,8 +229,8 @@ def test_strong_effects_are_seen_for_what_they_are(stored, number):
     threshold, goal, error = places(stored, number)
     far = goal - threshold
     for effect, verdict in ((goal, "supported"), (threshold - far, "contradicted")):
-        if number == 14 and verdict == "contradicted":
-            effect = threshold / 2  # a share cannot be negative
+        if verdict == "contradicted":  # a lower threshold; a share cannot be negative
+            effect = {1: 0.85, 14: threshold / 2}.get(number, effect)
         (finding,) = simulated(stored, number, effect, error / 100, draws=1)
         assert finding.verdict == verdict
         # Seeds scatter by far more than what is paired; the estimate is that of the pairs.
@@ -273,7 +277,7 @@ def test_the_tail_of_the_heaviest_layer_is_corrected_for_the_number_of_layers(st
     frame = pd.DataFrame(layers | {"log_excess": math.log(1.2), "log_excess_error": 0.1})
     frame.loc[4, "log_excess"] = math.log(2) + 0.25  # 2.5 errors: enough for one layer
     stored["fig9_error_tails_statistics"] = frame
-    assert claims.long_tails("tiny").verdict == "inconclusive"
+    assert claims.long_tails("tiny").verdict == "smaller than the paper's"  # than would matter
     assert "layer 5, heavy in 0 of 30" in claims.long_tails("tiny").details
     stored["fig9_error_tails_statistics"] = frame.iloc[[4]]
     assert claims.long_tails("tiny").verdict == "supported"
@@ -336,7 +340,8 @@ def test_runs_that_diverged_are_left_out_with_their_partners_and_reported(stored
     stored["tab2_superglue_mean"] = frame
     finding = claims.cosine_improves_superglue("tiny")
     assert finding.verdict == "supported" and finding.effect == pytest.approx(2.0, abs=0.1)
-    assert "small +2 (7 seeds); large +2 (8 seeds); 1 runs diverged; with them" in finding.details
+    assert {"small +2 (7 seeds)", "large +2 (8 seeds)"} < set(finding.details.split("; "))
+    assert "1 runs diverged; with them -351 [" in finding.details
 
 
 @pytest.mark.parametrize("number", CLAIMS)
@@ -424,7 +429,7 @@ def test_gains_are_given_for_each_text():
 
 @pytest.mark.parametrize(
     ("right", "verdict"),
-    [(90, "supported"), (50, "smaller than the paper's"), (10, "contradicted")],
+    [(90, "supported"), (50, "inconclusive"), (10, "contradicted")],
 )
 def test_accuracy_is_compared_question_by_question(stored, right, verdict):
     rows = []
