@@ -247,7 +247,8 @@ def interval_points(
     """
     ax.axvline(0, ls=":", color=NULL_COLOUR)
     options = {"order": list(dict.fromkeys(frame[rows])), "linestyle": "none", "linewidth": 1.6}
-    options |= {"dodge": 0.5 * (1 - 1 / len(groups))}
+    n_shown = frame[by].nunique()
+    options |= {"dodge": 0.5 * (1 - 1 / n_shown) if n_shown > 1 else False}
     small = {"errorbar": None, "markersize": 3, "alpha": 0.5, "legend": False}
     for _, seed in frame.groupby(frame.groupby([rows, by]).cumcount()):
         _points(seed, value, rows, by, ax, groups, **options, **small)
