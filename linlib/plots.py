@@ -63,6 +63,14 @@ COLOURS = {
     "mse-2.0": "#7bbbe3",
 }
 
+VERDICT_COLOURS = {
+    "supported": "#029e73",
+    "smaller than the paper's": "#de8f05",
+    "inconclusive": "#949494",
+    "contradicted": "#c1272d",
+    "not testable at this profile": "#999999",
+}
+
 Groups = Sequence[str] | None
 Y = str | tuple[str, str, str]
 
@@ -457,3 +465,38 @@ def show(fig: Figure) -> Figure:
     """Close the figure, so that a notebook shows it once: as the value of its cell."""
     plt.close(fig)
     return fig
+
+
+def verdict_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
+    """Effect and interval of each claim beside the paper's effect, coloured by verdict.
+
+    Effects have different units. Here 0 is where a claim begins to hold, and 1 where it holds in
+    full: the paper's effect (a diamond), or else one that would matter (a line). The axis is
+    logarithmic beyond 1. What could not be tested has no bar. Circles are real decoders, squares
+    models trained here.
+
+    The frame is that of `claims.findings`.
+    """
+    size = frame["goal"] - frame["threshold"]
+    for end in ("effect", "low", "high"):
+        frame = frame.assign(**{end: (frame[end] - frame["threshold"]) / size})
+    ax.axvspan(0, 1e4, color="0.96", zorder=0)
+    ax.axvline(0, color="black", lw=1)
+    for place, row in enumerate(frame.itertuples()):
+        colour = VERDICT_COLOURS[row.verdict]
+        goal = {"marker": "D" if row.from_paper else "|", "ms": 7 if row.from_paper else 11}
+        ax.plot(1, place, mfc="white", mec="black", mew=1.1, ls="", zorder=2, **goal)
+        if np.isfinite(row.low):
+            ax.plot([row.low, row.high], [place, place], color=colour, lw=4, solid_capstyle="butt")
+        if np.isfinite(row.effect):
+            shape = "o" if row.scope == "real decoders" else "s"
+            ax.plot(row.effect, place, shape, color=colour, mec="white", ms=9, zorder=3)
+    ax.set_xscale("symlog", linthresh=1, linscale=1.2)
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ends = frame[["effect", "low", "high"]].to_numpy()
+    ax.set_xlim(min(-1.3, 1.2 * np.nanmin(ends)), max(1.6, 1.2 * np.nanmax(ends)))
+    ax.set_yticks(range(len(frame)), [f"{row.number}  {row.claim}" for row in frame.itertuples()])
+    ax.set(ylim=(len(frame) - 0.5, -0.5))
+    ax.tick_params("y", length=0)
+    ax.yaxis.grid(False)
+    return ax

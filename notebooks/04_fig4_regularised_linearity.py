@@ -80,14 +80,14 @@ terms = {kind: linlib.Regulariser(kind, 0.5)(layers).item() for kind in ("cosine
 # %%
 settings = linlib.load_profile(profile)
 settings.require("pretraining", "Figure 4")
-LABELS = ["model", "size", "variant", "seed"]
+LABELS = ["model", "size", "variant", "seed", "diverged"]
 SCORES = ["linearity_score", "linearity_no_residual", "identity_score"]
 SCORES += ["heldout_score", "heldout_no_residual", "null_score"]
 
 
 # %%
 def measure():
-    _, sweep = training.tune_plain(settings)
+    _, sweep = training.tune_variants(settings)
     runs = training.train_variants(settings)
     measured = zip(runs, training.measurements(settings, runs))
     layers = pd.concat(frame.assign(**run.labels) for run, frame in measured)

@@ -102,16 +102,14 @@ def measure():
 
     labels, items = [], []
     for run in training.train_variants(settings, variants=evaluation.probe_variants):
-        untrained = training.checkpoints(run.folder)[0]
-        for control, model, shuffle in (
-            ("trained", run.folder, False),
-            ("shuffled labels", run.folder, True),
-            ("untrained weights", untrained, False),
-        ):
+        measured = {"trained": (run.folder, False)}
+        if run.variant == "plain":
+            measured["shuffled labels"] = (run.folder, True)
+            measured["untrained weights"] = (training.checkpoints(run.folder)[0], False)
+        for control, (model, shuffle) in measured.items():
             labels.append(run.labels | {"control": control})
-            items.append(
-                {"model": model, "tokenizer": run.folder, "shuffle_labels": shuffle} | same
-            )
+            options = {"tokenizer": run.folder, "shuffle_labels": shuffle}
+            items.append({"model": model} | options | same)
 
     probe = evaluate.probes.probe_endings
     frames = parallel.side_by_side(probe, items, settings.workers, "probes")

@@ -95,8 +95,8 @@ section, sizes = settings.require("finetuning", "Table 1"), settings.measure
 # %%
 schedule = training.options_for(training.fine_tune, section)
 schedule |= {"bf16": training.has_fast_bf16(settings.device)}
-heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": sizes.checkpoint_windows}
-heldout |= {"return_documents": True}
+size = {"seq_len": sizes.seq_len, "n_windows": sizes.checkpoint_windows}
+heldout = size | {"split": "heldout", "return_documents": True}
 measuring = {"n_folds": sizes.n_folds, "batch_size": sizes.batch_size}
 kinds = ["task", "shuffled labels", "language modelling"]
 
@@ -111,33 +111,36 @@ kinds = ["task", "shuffled labels", "language modelling"]
 
 # %%
 def measure():
-    labels, items, before, runs, layers = [], [], {}, [], []
-    sources = training.models_of(settings, section.models, section.extra_models)
-    for name, source in sources.items():
-        source |= {"dtype": "float32"}
-        model, tokenizer = linlib.load(**source)
-        text = heldout | {"separator": training.separator_of(settings, name)}
-        windows, documents = linlib.token_windows(settings.corpus, tokenizer, **text)
-        read = {"documents": documents} | measuring
-        before[name] = linlib.linearity_profile(model, windows, **read)
-        del model
+    named = (section.models, section.extra_models)
+    sources = {s: training.models_of(settings, *named, seed=s) for s in section.seeds}
+    labels, items, runs, layers = [], [], [], []
+    for name, source in sources[section.seeds[0]].items():
+        _, tokenizer = linlib.load(**source)
+        separator = training.separator_of(settings, name)
+        general = linlib.token_windows(settings.corpus, tokenizer, separator=separator, **heldout)
+        texts = {"general": general}
         for task, train, validation in training.task_rows(section, tokenizer):
-            rows = {"base": source, "train": train, "validation": validation, "windows": windows}
-            chosen = kinds[2:] if task == "all tasks" else kinds[:2]
+            rows, chosen = {"train": train, "validation": validation}, kinds[2:]
+            if task != "all tasks":
+                texts[task] = training.task_windows([validation, train], tokenizer, **size)
+                rows["texts"], chosen = {one: texts[one] for one in ("general", task)}, kinds[:2]
             for kind, seed in product(chosen, section.seeds):
                 labels.append({"model": name, "task": task, "training": kind, "seed": seed})
                 options = schedule | {"training": kind, "seed": seed}
-                items.append(rows | {"options": options, "measuring": read})
+                items.append({"texts": texts, "base": sources[seed][name]} | rows)
+                items[-1] |= {"options": options, "measuring": measuring}
     tune = training.measure_fine_tuning
     folders = parallel.side_by_side(tune, items, settings.workers, "fine-tuning runs")
     for label, folder in zip(labels, folders):
-        after, answers = training.outcome(folder)
-        change = training.change_of_scores(before[label["model"]], after)
-        means = change[change["tokens"] == "all"][training.CHANGES].mean().to_dict()
-        for task in section.tasks if label["task"] == "all tasks" else [label["task"]]:
-            label = label | {"task": task}
-            runs.append(label | {"steps": section.steps} | answers | means)
-            layers.append(pd.DataFrame([label]).merge(change, how="cross"))
+        change, answers = training.outcome(folder)
+        tasks = section.tasks if label["task"] == "all tasks" else [label["task"]]
+        for task, text in product(tasks, ["general", "task"]):
+            own = label | {"task": task, "text": text}
+            read = task if text == "task" else text
+            rows = change[change["text"] == read].drop(columns="text")
+            means = rows[rows["tokens"] == "all"][training.CHANGES].mean().to_dict()
+            runs.append(own | {"steps": section.steps} | answers | means)
+            layers.append(pd.DataFrame([own]).merge(rows, how="cross"))
     return {"": pd.DataFrame(runs), "_layers": pd.concat(layers)}
 
 

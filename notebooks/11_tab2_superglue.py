@@ -76,31 +76,42 @@ row["input_sentence_3"], row["sentence_quiz1"], row["sentence_quiz2"], row["answ
 # %%
 settings = linlib.load_profile(profile)
 table_2 = pd.Series(evaluate.harness.TABLE_2, name="column").rename_axis(["task", "metric"])
+TEN = [column for column in table_2 if column != "arc_easy"]
+BESIDE = ["chance", "constant", "low", "high"]
 
 
 def measure():
     window = settings.require("pretraining", "Table 2").seq_len
     evaluation = settings.require("evaluation", "Table 2")
-    tasks, n_rows = evaluation.tasks, evaluation.rows
-    options = {"tasks": tasks, "max_length": window, "add_bos_token": True}
+    options = {"tasks": evaluation.tasks, "max_length": window, "add_bos_token": True}
     options |= {"batch_size": evaluation.batch_size, "device": settings.device}
+    constants = []
     if evaluation.source == "hub":
-        options["limit"] = n_rows
+        options["limit"] = evaluation.rows
     else:
-        rows = {t: corpora.load_task(evaluation.source, t, "validation", n_rows) for t in tasks}
-        options["rows"] = rows
+        options["rows"] = {
+            task: corpora.load_task(evaluation.source, task, "validation", evaluation.rows)
+            for task in evaluation.tasks
+        }
+        for task, asked in options["rows"].items():
+            best = evaluate.harness.best_constant(task, asked)
+            constants += [(task, metric, value) for metric, value in best.items()]
+    constants = pd.DataFrame(constants, columns=["task", "metric", "constant"])
 
     runs = training.train_variants(settings)
     items = [{"model": run.folder, "tokenizer": run.folder} | options for run in runs]
     frames = parallel.side_by_side(evaluate.harness.evaluate, items, settings.workers)
 
-    labelled = []
-    for run, frame in zip(runs, frames):
-        scores = frame.merge(table_2.reset_index(), on=["task", "metric"]).assign(**run.labels)
-        labelled.append(scores[[*run.labels, "column", *frame.columns]])
-    scores = pd.concat(labelled, ignore_index=True)
-    inside = scores[scores["column"] != "arc_easy"]
-    means = inside.groupby(["model", "size", "variant", "seed"], sort=False)["value"].mean()
+    scores = pd.concat(frame.assign(**run.labels) for run, frame in zip(runs, frames))
+    scores = scores.merge(table_2.reset_index()).merge(constants, "left")
+    run = list(runs[0].labels)
+    scores = scores[[*run, "column", "task", "metric", "value", "stderr", "n", *BESIDE]]
+    sets = {"declared": evaluation.mean_columns, "all ten": TEN}
+    means = [
+        scores[scores["column"].isin(inside)].groupby(run, sort=False)["value"].mean().rename(name)
+        for name, inside in sets.items()
+    ]
+    means = pd.concat(means, axis=1).rename_axis(columns="columns").stack().rename("value")
     return {"": scores, "_mean": means.reset_index()}
 
 

@@ -33,7 +33,6 @@
 # s_{i,\mathrm{seed}}.$$
 
 # %%
-from itertools import islice
 from random import Random
 
 import matplotlib.pyplot as plt
@@ -41,7 +40,7 @@ import pandas as pd
 
 import linlib
 import storyworld
-from linlib import corpora, evaluate, parallel, plots, store, training
+from linlib import evaluate, parallel, plots, store, training
 from linlib.claims import cosine_improves_stories
 from linlib.stats import paired_differences
 from linlib.tables import best_of_column, save_table, spread_table
@@ -111,32 +110,27 @@ pd.DataFrame(judged).T.round(1)
 # %%
 settings = linlib.load_profile(profile)
 SCORES = evaluate.judge.SCORES
-TRUTH = dict.fromkeys(["model", "size", "variant"], "true ending") | {"seed": settings.seed}
+TRUTH = dict.fromkeys(["model", "size", "variant"], "true ending")
+TRUTH |= {"seed": settings.seed, "diverged": False}
 
 
 def measure():
     window = settings.require("pretraining", "Table 3").seq_len
     evaluation = settings.require("evaluation", "Table 3")
     chat = evaluate.judge.ChatJudge.from_environment() if evaluation.judge == "chat" else None
-    if chat:
-        texts = corpora.load_corpus("tinystories", "heldout")[: evaluation.prompts]["text"]
-        records, halves = None, [evaluate.generate.split_story(text) for text in texts]
-    else:
-        records = list(islice(storyworld.records("heldout"), evaluation.prompts))
-        halves = [storyworld.render_story(record).split("\n\n", 1) for record in records]
-    beginnings, endings = zip(*halves)
+    source = "tinystories" if chat else "storyworld"
+    given = evaluate.generate.beginnings(source, evaluation.prompts)
 
-    options = {"prompts": beginnings, "window": window, "temperature": evaluation.temperature}
+    options = {"prompts": given["beginning"].tolist(), "window": window}
     options |= {"max_new_tokens": evaluation.max_new_tokens, "device": settings.device}
-    options |= {"batch_size": evaluation.batch_size}
+    options |= {"temperature": evaluation.temperature, "batch_size": evaluation.batch_size}
     runs = training.train_variants(settings)
     items = [{"model": run.folder, "tokenizer": run.folder} | options for run in runs]
     frames = parallel.side_by_side(evaluate.generate.complete, items, settings.workers)
 
-    frames = [frame.assign(**run.labels) for run, frame in zip(runs, frames)]
-    frames += [pd.DataFrame({"completion": endings, "finished": True}).assign(**TRUTH)]
-    given = {"story": range(len(beginnings)), "beginning": beginnings, "record": records}
-    stories = pd.concat([frame.assign(**given) for frame in frames], ignore_index=True)
+    written = [frame.assign(**run.labels) for run, frame in zip(runs, frames)]
+    written += [pd.DataFrame({"completion": given["ending"], "finished": True}).assign(**TRUTH)]
+    stories = pd.concat([frame.join(given) for frame in written], ignore_index=True)
     stories = stories.fillna({"completion": ""})
     if chat:
         scores = chat.judge(stories["beginning"], stories["completion"], evaluation.samples)

@@ -250,10 +250,10 @@ def test_a_batch_too_large_for_memory_is_accumulated(tmp_path, trained, text):
 # ---------------------------------------------------------------------------- comparisons
 
 
-def along_training(variant, seed, losses, scores):
+def along_training(variant, seed, losses, scores, diverged=False):
     return pd.DataFrame(
-        {"size": "s", "variant": variant, "seed": seed, "step": [0, 10, 20], "tokens": "all",
-         "validation_loss": losses, "linearity_no_residual": scores}
+        {"size": "s", "variant": variant, "seed": seed, "diverged": diverged, "step": [0, 10, 20],
+         "tokens": "all", "validation_loss": losses, "linearity_no_residual": scores}
     )  # fmt: skip
 
 
@@ -280,6 +280,15 @@ def test_a_run_that_starts_below_the_loss_is_taken_at_its_start():
     late = along_training("cosine-0.5", 0, [6.0, 5.0, 4.0], [0.9, 0.8, 0.7])
     rows = compare_at_equal_loss(pd.concat([early, late])).query("at == 'equal loss'")
     assert rows["reached_at"].tolist() == [0, 20]
+
+
+def test_a_run_that_diverges_sets_no_loss_for_the_others():
+    good = along_training("plain", 0, [6.0, 4.0, 2.0], [0.9, 0.8, 0.7])
+    better = along_training("cosine-0.5", 0, [6.0, 3.0, 1.0], [0.9, 0.8, 0.7])
+    lost = along_training("cosine-0.5", 1, [6.0, 5.0, 5.5], [0.9, 0.8, 0.7], diverged=True)
+    rows = compare_at_equal_loss(pd.concat([good, better, lost]))
+    assert rows.query("at == 'equal loss'")["validation_loss"].tolist() == [2.0, 2.0]
+    assert rows.query("diverged")["at"].tolist() == ["equal steps"]
 
 
 # ------------------------------------------------------------------------------ bad input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+import storyworld
+from linlib import corpora
 from linlib.models import load_model, load_tokenizer
 
 
@@ -113,6 +116,29 @@ def _complete(
         left -= n_tokens
     new_ids = [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
     return list(zip(new_ids, ended, strict=True))
+
+
+def beginnings(source: str, n_stories: int) -> pd.DataFrame:
+    """Held-out stories, cut in two, for models to continue.
+
+    Args:
+        source: "storyworld", whose stories are cut after their first paragraph, or a corpus, whose
+            texts are cut by `split_story`.
+        n_stories: how many, the first of the held-out part.
+
+    Returns:
+        One row per story: `story`, its number from 0; its `beginning` and true `ending`; and the
+        `record` that it was rendered from, None of a corpus.
+    """
+    if source == "storyworld":
+        records = list(islice(storyworld.records("heldout"), n_stories))
+        halves = [storyworld.render_story(record).split("\n\n", 1) for record in records]
+    else:
+        texts = corpora.load_corpus(source, "heldout")[:n_stories]["text"]
+        records, halves = [None] * len(texts), [split_story(text) for text in texts]
+    frame = pd.DataFrame(halves, columns=["beginning", "ending"])
+    frame.insert(0, "story", range(len(frame)))
+    return frame.assign(record=records)
 
 
 def split_story(text: str) -> tuple[str, str]:

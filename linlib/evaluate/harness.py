@@ -272,3 +272,38 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def best_constant(task: str, rows: Dataset) -> dict[str, float]:
+    """The best score of answers that are always the same choice, by the harness's metric.
+
+    A model that is not above it has not been shown to read the question: where labels are
+    unbalanced, it is higher than what guessing gets.
+
+    Args:
+        task: a name in `TASKS`.
+        rows: as `evaluate` takes them.
+
+    Returns:
+        "acc": the share of the most frequent label; of CB also "f1", the mean over three classes
+        where only the best one is ever given; of ReCoRD "em" and "f1" of the best fixed place
+        among the entities.
+    """
+    if task == "record":
+        found = {"em": [], "f1": []}
+        for place in range(min(map(len, rows["entities"]))):
+            exact, overlap = [], []
+            for row in rows:
+                given = row["entities"][place]
+                words = normalize_answer(given)
+                exact.append(max(words == normalize_answer(one) for one in row["answers"]))
+                shared = (f1_abstractive([given], [one]) for one in row["answers"])
+                overlap.append(max(exact[-1], *shared))
+            found["em"].append(np.mean(exact))
+            found["f1"].append(np.mean(overlap))
+        return {metric: float(max(scores)) for metric, scores in found.items()}
+    label = {"storycloze": "answer_right_ending"}.get(task, "label")
+    label = label if label in rows.column_names else "answerKey"
+    share = float(pd.Series(rows[label][:]).value_counts(normalize=True).max())
+    # Always the class of share p: precision p, recall 1, and 0 of the other two classes.
+    return {"acc": share} | ({"f1": 2 * share / (1 + share) / 3} if task == "cb" else {})

@@ -224,8 +224,8 @@ def _open(
     architecture_of(config)
     if config.model_type in ENCODERS and head is not AutoModel:
         raise ValueError(
-            f"'{name_or_path}' is an encoder ('{config.model_type}') and predicts no next token; open "
-            "it with linlib.models.load_encoder to measure the linearity of its blocks"
+            f"'{name_or_path}' is an encoder ('{config.model_type}'), which predicts no next "
+            "token; open it with linlib.models.load_encoder to measure its linearity"
         )
     if quantisation := getattr(config, "dequantised_from", None):
         store.record("notes", found.name, weights_note(str(quantisation)) + found.about)

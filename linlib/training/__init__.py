@@ -10,7 +10,7 @@ _NAMES = {
         "train_directions", "train_variants", "train_zoo", "tune_variants",
     ],
     "finetuning": ["CHANGES", "change_of_scores", "fine_tune", "measure_fine_tuning", "outcome"],
-    "tasks": ["encode", "task_rows"],
+    "tasks": ["encode", "task_rows", "task_windows"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_MODULE_OF)

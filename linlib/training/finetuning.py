@@ -1,4 +1,4 @@
-"""Fine-tune a decoder on a task or on a control, and measure it afterwards (section 3.3)."""
+"""Fine-tune a decoder on a task or on a control, and measure it before and after (section 3.2)."""
 
 from __future__ import annotations
 
@@ -217,23 +217,29 @@ def measure_fine_tuning(
     base: Mapping[str, object],
     train: Dataset,
     validation: Dataset,
-    windows: Tensor,
+    texts: Mapping[str, tuple[Tensor, Tensor]],
     options: Mapping[str, object],
     measuring: Mapping[str, object],
 ) -> None:
-    """Fine-tune a decoder and measure its linearity, for `store.cached`.
+    """Fine-tune a decoder, and measure its linearity before and after, for `store.cached`.
 
     Args:
         folder: receives what `outcome` reads.
         base: this and the next two as `fine_tune`, whose other arguments are `options`.
         train: training rows.
         validation: validation rows.
-        windows: token ids on which linearity is measured, (n_windows, seq_len).
+        texts: what linearity is measured on: names, such as "general", with token ids and the
+            document of each token, both (n_windows, seq_len), as `token_windows` returns them.
         options: of the training.
-        measuring: options of `linearity_profile`, such as the `documents` of the windows.
+        measuring: options of `linearity_profile`, such as the number of folds.
     """
+    place = {"revision": base.get("revision"), "device": base.get("device", "cpu")}
+    model = load_model(base["name_or_path"], **place)
+    before = _profiles(model, texts, measuring)
+    del model  # two models and an optimiser need not be in memory together
     model, correct = fine_tune(folder / "trainer", base, train, validation, **options)
-    measure.linearity_profile(model, windows, **measuring).to_csv(folder / LAYERS_FILE, index=False)
+    change = change_of_scores(before, _profiles(model, texts, measuring))
+    change.to_csv(folder / LAYERS_FILE, index=False)
     n = len(validation)
     shares = (None,) * 4
     if correct is not None:
@@ -247,14 +253,28 @@ def measure_fine_tuning(
     gc.collect()  # a Trainer refers to itself, and would keep its optimiser in memory
 
 
+def _profiles(
+    model: PreTrainedModel,
+    texts: Mapping[str, tuple[Tensor, Tensor]],
+    measuring: Mapping[str, object],
+) -> pd.DataFrame:
+    """`linearity_profile` on each text, one below the other, with its name in the column `text`."""
+    profiles = (
+        measure.linearity_profile(model, windows, documents=documents, **measuring)
+        for windows, documents in texts.values()
+    )
+    named = zip(texts, profiles, strict=True)
+    return pd.concat(profile.assign(text=name) for name, profile in named)
+
+
 def outcome(folder: Path) -> tuple[pd.DataFrame, dict[str, float | None]]:
     """Read a run of `measure_fine_tuning`.
 
     Returns:
-        `linearity_profile` of the fine-tuned model; and the number of training `rows`, the
-        validation rows answered `correct` of `n_validation`, the `chance` of the more frequent
-        label, and the `accuracy` with its 95% interval (`_low`, `_high`). A language model answers
-        nothing: its `correct` and its shares are None.
+        `change_of_scores` on each text; and the number of training `rows`, the validation rows
+        answered `correct` of `n_validation`, the `chance` of the more frequent label, and the
+        `accuracy` with its 95% interval (`_low`, `_high`). A language model answers nothing: its
+        `correct` and its shares are None.
     """
     return pd.read_csv(folder / LAYERS_FILE), json.loads((folder / OUTCOME_FILE).read_text())
 
@@ -263,13 +283,13 @@ def change_of_scores(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Scores of each layer after training, before it (`..._before`), and their difference.
 
     Args:
-        before: `linearity_profile` of the model before.
+        before: `linearity_profile` of the model before, with the name of the `text`.
         after: of the model after, on the same windows.
 
     Returns:
-        One row per `layer` and `tokens`; the differences are called `delta_...`.
+        One row per `text`, `layer` and `tokens`; the differences are called `delta_...`.
     """
-    key = ["layer", "depth", "tokens"]
+    key = ["text", "layer", "depth", "tokens"]
     both = after[[*key, *SCORES, "null_score", "n_tokens", "n_eff", "d_model"]].merge(
         before[[*key, *SCORES]], on=key, suffixes=("", "_before"), validate="one_to_one"
     )

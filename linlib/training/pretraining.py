@@ -377,29 +377,32 @@ def validation_loss(run: Path, heldout: Path, device: str = "cpu") -> float | No
 def compare_at_equal_loss(training: pd.DataFrame) -> pd.DataFrame:
     """Each variant beside "plain", at equal steps (the last) and at equal validation loss.
 
-    The loss is the lowest that all runs of the pair reach; scores there are interpolated between
-    the two checkpoints around its first crossing. All tokens.
+    The loss is the lowest that all runs of the pair reach that did not diverge; scores there are
+    interpolated between the two checkpoints around its first crossing. All tokens.
 
     Args:
-        training: means over layers, one row per `size`, `variant`, `seed`, `step` and `tokens`,
-            with `validation_loss` (nats per token) and scores.
+        training: means over layers, one row per `size`, `variant`, `seed`, `diverged`, `step` and
+            `tokens`, with `validation_loss` (nats per token) and scores.
 
     Returns:
         One row per `pair` (named after the variant), run of the pair and `at` ("equal steps",
-        "equal loss"): `reached_at` (the step, interpolated too), `validation_loss` and scores.
+        "equal loss"): `reached_at` (the step, interpolated too), `validation_loss` and scores. A
+        run that never reaches the loss has a row at equal steps only.
     """
+    run_labels = [*RUN, "diverged"]
     training = training[training["tokens"] == "all"].drop(columns="tokens")
     training = training.rename(columns={"step": "reached_at"}).sort_values("reached_at")
     rows = []
     for _, size in training.groupby("size", sort=False):
         for variant in sorted(set(size["variant"]) - {"plain"}):
             pair = size[size["variant"].isin([variant, "plain"])]
-            target = pair.groupby(RUN)["validation_loss"].min().max()
-            for run, path in pair.groupby(RUN, sort=False):
-                labels = {"pair": variant, **dict(zip(RUN, run, strict=True))}
-                values = path.drop(columns=RUN)
+            target = pair[~pair["diverged"]].groupby(RUN)["validation_loss"].min().max()
+            for run, path in pair.groupby(run_labels, sort=False):
+                labels = {"pair": variant, **dict(zip(run_labels, run, strict=True))}
+                values = path.drop(columns=run_labels)
                 rows.append(labels | {"at": "equal steps"} | values.iloc[-1].to_dict())
-                rows.append(labels | {"at": "equal loss"} | _at_loss(values, target))
+                if values["validation_loss"].min() <= target:
+                    rows.append(labels | {"at": "equal loss"} | _at_loss(values, target))
     return pd.DataFrame(rows)
 
 

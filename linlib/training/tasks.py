@@ -1,21 +1,23 @@
-"""The tasks of Table 1 as token ids, and the rows of its two controls (section 3.3).
+"""The tasks of Table 1 as token ids, and the rows of its two controls (section 3.2).
 
 The paper's BoolQ text is "question: ... passage: ..."; MultiRC and CB follow its example, with the
-passage first, in the harness's order. CB's neutral rows are left out (section 3.3 speaks of binary
+passage first, in the harness's order. CB's neutral rows are left out (section 3.2 speaks of binary
 classification).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from random import Random
 from string import Formatter
 
 import numpy as np
+import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from linlib import store
@@ -89,6 +91,58 @@ def texts_of(rows: Dataset) -> list[list[int]]:
         return list(rows["input_ids"])
     pairs = zip(rows["chosen_ids"], rows["rejected_ids"], strict=True)
     return [ids for pair in pairs for ids in pair]
+
+
+def task_windows(
+    rows: Sequence[Dataset], tokenizer: PreTrainedTokenizerBase, seq_len: int, n_windows: int
+) -> tuple[Tensor, Tensor]:
+    """Cut the texts of a task into windows, to measure a model on the text that it is tuned on.
+
+    They are like those of `token_windows`: texts are joined by the eos token, and each window
+    begins with the only bos token that it holds.
+
+    Args:
+        rows: parts of a task, as `encode` returns them. Later parts, such as the training rows
+            after the validation rows, are read only where the texts before them do not suffice.
+        tokenizer: of the model, with a bos and an eos token.
+        seq_len: tokens per window, the bos token included.
+        n_windows: the most windows; a task with less text gives fewer.
+
+    Returns:
+        Token ids and the document of each token, both (windows, seq_len). The two texts of a pair
+        are one document, and so are texts of which at least the first half is the same, such as
+        questions about one passage.
+
+    Raises:
+        ValueError: the texts do not fill a window.
+    """
+    body, ids, documents, known = seq_len - 1, [], [], []
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    for text in chain.from_iterable(texts_of(part) for part in rows):
+        if len(ids) >= n_windows * body:
+            break
+        text = text[text[0] in special : len(text) - (text[-1] in special)]
+        same = (number for number, one in enumerate(known) if _begin_alike(text, one))
+        number = next(same, len(known))
+        if number == len(known):
+            known.append(text)
+        ids += [*text, tokenizer.eos_token_id]
+        documents += [number] * (len(text) + 1)
+    n_windows = min(n_windows, len(ids) // body)
+    if n_windows == 0:
+        raise ValueError(
+            f"the texts of the task have {len(ids)} tokens, too few for a window of {seq_len}; "
+            "give more rows, or shorter windows"
+        )
+    cut = (torch.tensor(one[: n_windows * body]).view(n_windows, body) for one in (ids, documents))
+    windows, numbers = cut  # (n_windows, seq_len - 1)
+    first = torch.full((n_windows, 1), tokenizer.bos_token_id)
+    return torch.cat([first, windows], dim=1), torch.cat([numbers[:, :1], numbers], dim=1)
+
+
+def _begin_alike(text: list[int], other: list[int]) -> bool:
+    half = (min(len(text), len(other)) + 1) // 2
+    return text[:half] == other[:half]
 
 
 def control_rows(rows: Dataset, training: str, seed: int) -> Dataset:

@@ -47,6 +47,7 @@ SIZES = {
     "mistral-650m": (1280, 24, 20),
     "mistral-150m-tiny": (96, 6, 4),
     "mistral-650m-tiny": (128, 8, 4),
+    "mistral-650m-laptop": (128, 6, 4),
     "mistral-150m-smoke": (32, 3, 4),
     "mistral-650m-smoke": (32, 4, 4),
 }
@@ -365,81 +366,71 @@ def measurements(settings: object, runs: Sequence[Run]) -> list[pd.DataFrame]:
 
 
 def tune_variants(
-    settings: object, variants: Collection[str] | None = None, sizes: Collection[str] | None = None
-) -> tuple[dict[tuple[str, str], dict[str, float]], pd.DataFrame]:
-    """Choose the learning rate of each size and variant by its own validation loss.
+    settings: object, variants: Collection[str] | None = None
+) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
+    """Choose the learning rate of each variant by its own validation loss.
 
     The candidates of the profile are trained at full length, from a seed that is not compared
-    later. While the best of a variant is at an end of what was tried, the next one, twice or half
-    as large, is tried too, up to `ROUNDS` times; a single candidate is taken as it is. The
-    initialisation is chosen first, for the plain model of the first size, and is the same for all.
-    Linearity plays no part.
+    later, in the first size that has the variant; larger sizes take over the choice. While the best
+    of a variant is at an end of what was tried, the next one, twice or half as large, is tried too,
+    up to `ROUNDS` times; a single candidate is taken as it is. The initialisation is chosen first,
+    for the plain model, and is the same for all. Linearity plays no part.
 
     Args:
         settings: the profile.
         variants: those to tune; None takes all.
-        sizes: those to tune; None takes all.
 
     Returns:
-        (size, variant) -> `learning_rate`, `initializer_range` and `validation_loss`, and the
-        sweep: columns `size`, `variant`, `learning_rate`, `initializer_range`, `seed`,
-        `validation_loss` (nats per token; NaN where the run diverged) and `chosen`.
+        Variant -> `learning_rate`, `initializer_range` and `validation_loss`; and the sweep:
+        columns `size`, `variant`, `seed`, `learning_rate`, `initializer_range`, `validation_loss`
+        (nats per token; NaN where the run diverged) and `chosen`.
 
     Raises:
         FloatingPointError: all runs of a variant diverged.
     """
     section = settings.pretraining
-    pairs = _pairs(section, variants, sizes)
-    rows: dict[tuple, dict[str, object]] = {}
+    size_of = {}
+    for size, by_variant in section.runs.items():
+        for variant in by_variant:
+            if variants is None or variant in variants:
+                size_of.setdefault(variant, size)
+    first_size = next(iter(section.runs))
+    rows: dict[tuple[str, float, float], dict[str, object]] = {}
 
-    def attempt(tried: Iterable[tuple[tuple[str, str], float, float]]) -> None:
+    def attempt(tried: Iterable[tuple[str, float, float]]) -> None:
         new = [one for one in dict.fromkeys(tried) if one not in rows]
-        wanted = [(*pair, section.tuning_seed) for pair, _, _ in new]
+        wanted = [(size_of.get(one[0], first_size), one[0], section.tuning_seed) for one in new]
         tunings = [{"learning_rate": rate, "initializer_range": std} for _, rate, std in new]
         _, losses = _train_mistrals(settings, wanted, tunings)
         for one, run, tuned, loss in zip(new, wanted, tunings, losses, strict=True):
             rows[one] = dict(zip(RUN, run, strict=True)) | tuned | {"validation_loss": loss}
 
-    def best_of(pair: tuple[str, str]) -> dict[str, object]:
-        losses = {one: row["validation_loss"] for one, row in rows.items() if one[0] == pair}
-        losses = {one: loss for one, loss in losses.items() if math.isfinite(loss)}
-        if not losses:
+    def best_of(variant: str) -> dict[str, object]:
+        of_variant = [row for one, row in rows.items() if one[0] == variant]
+        finite = [row for row in of_variant if math.isfinite(row["validation_loss"])]
+        if not finite:
             raise FloatingPointError(
-                f"all runs that tune {pair[1]} of {pair[0]} diverged; add smaller learning_rates "
-                f"than {min(section.learning_rates)} to the profile"
+                f"all runs that tune '{variant}' diverged; add smaller learning_rates than "
+                f"{min(section.learning_rates)} to the profile"
             )
-        return rows[min(losses, key=losses.__getitem__)]
+        return min(finite, key=lambda row: row["validation_loss"])
 
-    first = (next(iter(section.runs)), "plain")
-    attempt(product([first], section.learning_rates, section.initializer_ranges))
-    std = best_of(first)["initializer_range"]
-    attempt(product(pairs, section.learning_rates, [std]))
+    attempt(product(["plain"], section.learning_rates, section.initializer_ranges))
+    std = best_of("plain")["initializer_range"]
+    attempt(product(size_of, section.learning_rates, [std]))
     for _ in range(ROUNDS if len(section.learning_rates) > 1 else 0):
         more = []
-        for pair in dict.fromkeys([first, *pairs]):
-            rates = sorted(rate for one, rate, range_ in rows if (one, range_) == (pair, std))
-            best = best_of(pair)["learning_rate"]
-            more += [(pair, rates[0] / 2, std)] if best == rates[0] else []
-            more += [(pair, rates[-1] * 2, std)] if best == rates[-1] else []
+        for variant in dict.fromkeys(["plain", *size_of]):
+            rates = sorted(rate for one, rate, spread in rows if (one, spread) == (variant, std))
+            best = best_of(variant)["learning_rate"]
+            more += [(variant, rates[0] / 2, std)] if best == rates[0] else []
+            more += [(variant, rates[-1] * 2, std)] if best == rates[-1] else []
         attempt(more)
-    chosen = {pair: best_of(pair) for pair in pairs}
     sweep = pd.DataFrame(rows.values())
     sweep["chosen"] = [best_of(one[0]) is row for one, row in rows.items()]
     names = ("learning_rate", "initializer_range", "validation_loss")
-    tuned = {pair: {name: best[name] for name in names} for pair, best in chosen.items()}
-    return tuned, sweep.sort_values([*RUN[:2], "initializer_range", "learning_rate"])
-
-
-def _pairs(
-    section: object, variants: Collection[str] | None, sizes: Collection[str] | None
-) -> list[tuple[str, str]]:
-    """The sizes and variants of a profile, all or those named, in its order."""
-    return [
-        (size, variant)
-        for size, by_variant in section.runs.items()
-        for variant in by_variant
-        if (sizes is None or size in sizes) and (variants is None or variant in variants)
-    ]
+    tuned = {variant: {name: best_of(variant)[name] for name in names} for variant in size_of}
+    return tuned, sweep.sort_values(["variant", "initializer_range", "learning_rate"])
 
 
 def train_variants(
@@ -454,21 +445,26 @@ def train_variants(
     Raises:
         FloatingPointError: all runs of a variant became NaN.
     """
-    tuned, _ = tune_variants(settings, variants, sizes)
+    tuned, _ = tune_variants(settings, variants)
     wanted = [
-        (*pair, seed) for pair in tuned for seed in settings.pretraining.runs[pair[0]][pair[1]]
+        (size, variant, seed)
+        for size, by_variant in settings.pretraining.runs.items()
+        for variant, seeds in by_variant.items()
+        for seed in seeds
+        if (sizes is None or size in sizes) and variant in tuned
     ]
-    folders, losses = _train_mistrals(settings, wanted, [tuned[run[:2]] for run in wanted])
+    folders, losses = _train_mistrals(settings, wanted, [tuned[run[1]] for run in wanted])
     runs = []
     for (size, variant, seed), folder, loss in zip(wanted, folders, losses, strict=True):
         name = f"{size} {variant} seed {seed}"
         if not math.isfinite(loss):
             store.record("notes", name, "it diverged, and is left out")
             continue
-        failed = loss > tuned[size, variant]["validation_loss"] + FAILED
+        failed = loss > tuned[variant]["validation_loss"] + FAILED
         runs.append(Run(name, size, variant, seed, folder, failed))
         store.record("models", name, folder.name)  # it is not opened by `load_model`, which does so
-    if missing := [pair for pair in tuned if pair not in {(run.size, run.variant) for run in runs}]:
+    left = {(run.size, run.variant) for run in runs}
+    if missing := sorted({run[:2] for run in wanted} - left):
         raise FloatingPointError(
             f"all runs of {missing} diverged; give other seeds, or smaller learning_rates"
         )

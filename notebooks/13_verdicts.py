@@ -1,0 +1,150 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent,ipynb
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The verdicts · Fifteen claims of the paper on one page
+#
+# **The question.** The paper ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250)) makes fifteen
+# claims that can be tested here. Which of them hold, which do not, and which could not have been
+# decided by what was measured?
+#
+# **Cost.** Seconds: this page measures nothing. It reads the frames that the other notebooks have
+# stored at this profile. A claim whose notebook has not run says so.
+
+# %% [markdown]
+# ## The rule
+#
+# Each claim says that some effect lies above a threshold: a score above 0.95, a difference above 0.
+# The verdict follows from the 95% interval of the effect, and from nothing else:
+#
+# | verdict | the interval |
+# |---|---|
+# | supported | lies above the threshold |
+# | contradicted | lies below it (claim 1: below a lower one) |
+# | smaller than the paper's | holds the threshold, and ends before the paper's effect |
+# | inconclusive | holds both |
+# | not testable at this profile | does not exist: one seed, a missing run, a model at chance |
+#
+# Where the paper gives no number, an effect that would matter stands in its place.
+#
+# Thresholds, and what would matter where the paper gives no number, were written down before the
+# result was looked at; they are in `linlib.claims`, each rule in the docstring of its claim.
+# Differences between trained models are paired by seed, and their intervals are over seeds, so that
+# they include the scatter between trainings. Differences between pruned models are paired by
+# document. A claim about decoders in general must hold for each real decoder that was measured.
+# Intervals are not corrected for the number of claims: of fifteen true nulls, one in forty would
+# be called supported by chance.
+
+# %%
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+
+import linlib
+from linlib import claims, plots, stats, store
+
+plots.use_style()
+
+# %% tags=["parameters"]
+profile = "tiny"
+remeasure = False
+
+# %% [markdown]
+# ## A sanity check
+#
+# The same interval, 0.2 wide, at five places; the claim begins at 0, and the paper's effect is 0.3.
+
+# %% tags=["nbval-check-output"]
+places = {middle: (middle - 0.1, middle + 0.1) for middle in (-0.2, 0.0, 0.15, 0.25)}
+{middle: claims.decide(*interval, paper=0.3) for middle, interval in places.items()}
+
+# %% [markdown]
+# An interval that is too wide decides nothing. The smallest effect that a design detects in four of
+# five repetitions is about 2.8 standard errors from the threshold, here 0.14:
+
+# %% tags=["nbval-check-output"]
+round(stats.smallest_effect(-0.1, 0.1), 3)
+
+# %% [markdown]
+# ## The findings
+
+# %%
+settings = linlib.load_profile(profile)
+frame = claims.findings(settings.name)
+counts = frame["verdict"].value_counts().reindex(list(claims.VERDICTS)).dropna().astype(int)
+counts.to_frame("claims")
+
+# %% [markdown]
+# ## All claims in one picture
+#
+# Units differ, so each effect is put on one scale: 0 is where its claim begins to hold, and 1 is
+# the paper's effect (a diamond) or, where the paper has no number, one that would matter (a short
+# line). The shaded half is the claim's. Beyond 1 the scale is logarithmic.
+
+# %%
+fig, ax = plt.subplots(figsize=(13, 7.4))
+plots.verdict_bars(frame, ax)
+for place, row in enumerate(frame.itertuples()):
+    text = f"{row.verdict.split(' at ')[0]}  {claims.Finding.interval.fget(row)}"
+    colour = plots.VERDICT_COLOURS[row.verdict]
+    ax.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=colour)
+looks = {"color": "black", "ls": ""}
+marks = {"o": "real decoders", "s": "models trained here", "|": "would matter"}
+handles = [Line2D([], [], marker=mark, label=label, **looks) for mark, label in marks.items()]
+handles += [Line2D([], [], marker="D", mfc="white", label="the paper's effect", **looks)]
+ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
+ax.set_xlabel("0: the claim begins to hold · 1: it holds in full")
+plots.save(fig, store.figures_folder(settings.name) / "verdicts")
+plots.show(fig)
+
+# %% [markdown]
+# ## How to read it
+#
+# A bar to the right of 0 supports its claim, however short of the diamond it may end. A bar that
+# holds 0 and ends before the diamond excludes what the paper found, and not that there is a little
+# of it. A bar that holds both says that the design was too weak, and the last column of the next
+# table how strong an effect would have had to be.
+
+# %%
+shown = frame.assign(interval=[claims.Finding.interval.fget(row) for row in frame.itertuples()])
+columns = ["number", "claim", "scope", "unit", "interval", "threshold", "goal", "smallest"]
+shown[[*columns, "verdict"]].set_index("number").round(3)
+
+# %% [markdown]
+# What stands beside each verdict: differences of sizes and models, other ways of counting, and, of
+# a claim that could not be tested, what is missing.
+
+# %%
+frame.set_index("number")[["claim", "details"]]
+
+# %% [markdown]
+# ## What an open verdict would have needed
+#
+# The width of an interval falls with the square root of the number of seeds, documents or items.
+# The last column says how many times as many of them the design needs for an effect of the paper's
+# size (or one that would matter) to be detected with 80% power; below 1, it has more than enough.
+
+# %%
+size = (frame["goal"] - frame["threshold"]).abs()
+needs = frame.assign(sought=size, times_as_many=(frame["smallest"] / size) ** 2)
+needs = needs[["number", "claim", "verdict", "sought", "smallest", "times_as_many"]]
+needs.dropna().set_index("number").round(2)
+
+# %% [markdown]
+# ## Deviations
+#
+# - Effects of real decoders are about the decoders that were measured, on one kind of text; their
+#   intervals are over documents, and not over decoders.
+# - The models trained here are small twins, and their tasks are generated: what they show about
+#   fine-tuning and regularisation need not hold for models a thousand times their size.
+# - The paper gives no intervals. Its effects are taken as they stand, and some of them lie within
+#   their own sampling error (notebook 11).
