@@ -287,11 +287,11 @@ paper.merge(pd.DataFrame(rows), how="left", on=["where", "quantity"]).round(3)
 # ## Verdicts
 #
 # Both are about real decoders and about scores that a few tokens cannot make: held out, without
-# massive tokens, protocol `stream`, with the interval of the median block; of several decoders, each
-# must satisfy the claim. *Near-linear* (claim 1): supported where the interval lies above 0.95,
-# contradicted where it lies below 0.90; the paper says 0.99. *Less without residual* (claim 2): the
-# difference of the two scores of a block is supported above 0.1. The paper's own quantity, of all
-# tokens in sample, stands in the details.
+# massive tokens, protocol `stream`, with the interval of the median block; of several decoders,
+# each must satisfy the claim. *Near-linear* (claim 1): supported where the interval lies above
+# 0.95, contradicted where it lies below 0.90; the paper says 0.99. *Less without residual* (claim
+# 2): supported where the interval of the difference of a block's two scores lies above 0.1. The
+# paper's own quantity, of all tokens in sample, stands in the details.
 
 # %%
 finding = claims.near_linear(settings.name)

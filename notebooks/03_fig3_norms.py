@@ -73,9 +73,8 @@ cosines = [torch.cosine_similarity(stream, stream + r * direction).mean().item()
 # The models of Figure 1 read the same held-out windows as there, each model in turn. After each
 # block, five quantities are taken for each token: the norms of the block's input, of its output and
 # of its contribution, the ratio of the last two, and the cosine of input and output. The documents
-# of the tokens go with them, for the intervals. Weights of
-# packaged models are four-bit weights, dequantised, and instruct models read plain text without a
-# chat template.
+# of the tokens go with them, for the intervals. Weights of packaged models are four-bit weights,
+# dequantised, and instruct models read plain text without a chat template.
 
 # %%
 settings = linlib.load_profile(profile)
@@ -111,9 +110,9 @@ frame.round(3).head()
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, the left panel stays below one half, and the right one above 0.9: an update of
-# half the stream in a random direction leaves a cosine of 0.89, by the formula above. Massive tokens
-# are left out, since their states would set the scale; the table below has both groups.
+# If the claim holds, the left panel stays below one half, and the right one above 0.9: an update
+# of half the stream in a random direction leaves a cosine of 0.89, by the sanity check. Massive
+# tokens are left out, since their states would set the scale; the table below has both groups.
 
 # %%
 inside = frame.query("tokens == 'no massive'")
