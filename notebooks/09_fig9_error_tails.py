@@ -140,9 +140,9 @@ frame.head()
 # %% [markdown]
 # ## What to expect
 #
-# A curve says which share of tokens errs at least so much. Each coloured line is one layer, the thin
-# grey line below it that layer's Gaussian cloud; the black line has the heaviest tail of its model,
-# and the dashed one is its Gaussian. If tails are long, coloured lines reach far to the right of
+# A curve says which share of tokens errs at least so much. Each coloured line is one layer, and a
+# thin grey line its Gaussian cloud; the black line has the heaviest tail of its model, and the
+# dashed one is its Gaussian. If tails are long, coloured lines reach far to the right of
 # the grey ones. Massive tokens are left out, so that attention sinks are not mistaken for the tail.
 
 # %%
