@@ -151,22 +151,20 @@ def unexplained_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
     """A score against depth on the logarithmic axis of 1 - score, one line per model (Figure 1).
 
     The axis points down, so that upwards is more linear, and its ticks are named by the score: 0.99
-    lies as far from 0.999 as 0.9 from 0.99. Scores of 1 have no place on it. `ax` may be an inset.
+    lies as far from 0.999 as 0.9 from 0.99. Scores of 1 have no place on it.
     """
     rows = frame.assign(unexplained=1 - frame[score]).query("unexplained > 0")
-    _draw(sns.lineplot, rows, "depth", "unexplained", "model", ax, lw=1.4, legend=False)
-    log_axis_of_shares(ax)
+    _lines(rows, "depth", "unexplained", "model", ax, sorted(frame["model"].unique()))
+    _score_ticks(ax)
+    ax.set(xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
     return ax
 
 
-def log_axis_of_shares(ax: Axes) -> None:
+def _score_ticks(ax: Axes) -> None:
     """Make the vertical axis the logarithmic one of 1 - score, named by the score at its ticks."""
     ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    # Whole powers of ten, so that there are ticks to read it by.
-    low, high = (10.0 ** np.round(end(np.log10(one)), 9) for end, one in
-                 ((np.floor, min(low, high)), (np.ceil, max(low, high))))  # fmt: skip
-    ax.set_ylim(high, low)
+    low, high = np.log10(sorted(ax.get_ylim()))
+    ax.set_ylim(10.0 ** np.ceil(high - 1e-9), 10.0 ** np.floor(low + 1e-9))  # ticks at both ends
     ax.yaxis.set_major_locator(LogLocator(10))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{1 - share:.7g}"))
     ax.yaxis.set_minor_locator(NullLocator())

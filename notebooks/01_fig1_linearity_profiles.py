@@ -55,7 +55,6 @@ from linlib.measure import collect_moments, layer_passes, profile_of_moments
 
 plots.use_style()
 TITLES = {"linearity_score": "Linearity score", "linearity_no_residual": "w/o residual"}
-INSET = [0.5, 0.16, 0.48, 0.42]  # of the left panel: left, bottom, width, height
 HOLLOW = {"linearity_score": "dominated", "linearity_no_residual": "dominated_no_residual"}
 
 # %% tags=["parameters"]
@@ -184,34 +183,33 @@ frame.round(3).head()
 #
 # If the claim holds, the left panel lies near 1 at every depth and the right panel clearly below
 # it. The thin lines are the identity scores: what predicting "the block changes nothing" gets
-# alone. The inset has the left panel's lines on a logarithmic axis of what is *not* explained, on
-# which 0.99 and 0.999 can be told apart. The dotted line is the score of noise: whatever lies near
-# it is not evidence. Nor are hollow markers.
+# alone. The middle panel has the scores of the left one on a logarithmic axis of what is *not*
+# explained, on which 0.99 and 0.999 can be told apart. The dotted line is the score of noise:
+# whatever lies near it is not evidence. Nor are hollow markers.
 
 # %%
 stream = frame.query("protocol == 'stream'")
 everything = stream.query("tokens == 'all'")
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(13.5, 5.4), sharey=True)
-for ax, (score, title) in zip(axes, TITLES.items()):
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(16.5, 4.6))
+right.sharey(left)
+for ax, (score, title) in zip((left, right), TITLES.items()):
     plots.linearity_lines(everything, score, ax, hollow=HOLLOW[score])
-    ax.set(title=title, ylabel="")
-plots.thin_lines(everything, "identity_score", axes[0], "predicts no change (identity)")
-axes[0].set(ylabel="Share of variance explained")
-inset = axes[0].inset_axes(INSET)
-plots.unexplained_lines(everything, "linearity_score", inset)
-inset.set(xlabel="", ylabel="", title="the same, magnified")
-plots.legend(fig, axes[0])
+    ax.set(title=title)
+plots.thin_lines(everything, "identity_score", left, "predicts no change (identity)")
+plots.unexplained_lines(everything, "linearity_score", middle)
+middle.set(title="Linearity score, magnified near 1")
+plots.legend(fig, left)
 plots.save(fig, store.figures_folder(settings.name) / "fig1_linearity_profiles")
 plots.show(fig)
 
 # %% [markdown]
 # ## How to read it
 #
-# Each line is one model. The gap between the panels is the residual connection at work: what the
-# stream carries past a block unchanged, a linear map gets for free. How much that is, the thin line
-# says: where it lies close below the thick one, the map has little to add.
+# Each line is one model. The gap between left and right is the residual connection at work: what
+# the stream carries past a block unchanged, a linear map gets for free. How much that is, the thin
+# line says: where it lies close below the thick one, the map has little to add.
 #
 # ## The controls that the paper does not have
 #
