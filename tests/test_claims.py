@@ -4,16 +4,27 @@ import math
 import re
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import pytest
-from scipy.stats import t
+import matplotlib
 
-from linlib import claims, store
-from linlib.claims import CLAIMS, decide, findings, findings_table, paired_gains
-from linlib.claims.verdicts import FEW, TEXTS
-from linlib.report import END, START, update_readme
-from linlib.stats import clustered_mean, smallest_effect
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+from scipy.stats import t  # noqa: E402
+
+from linlib import claims, plots, store  # noqa: E402
+from linlib.claims import (  # noqa: E402
+    CLAIMS,
+    decide,
+    findings,
+    findings_table,
+    paired_gains,
+)
+from linlib.claims.verdicts import FEW, TEXTS  # noqa: E402
+from linlib.report import END, START, update_readme  # noqa: E402
+from linlib.stats import clustered_mean, smallest_effect  # noqa: E402
 
 README = Path(__file__).parents[1] / "README.md"
 SIZES, SEEDS, Z = ("small", "large"), range(8), 1.959964
@@ -379,6 +390,25 @@ def test_all_claims_have_a_row_with_all_there_is_to_know(stored):
     assert "**supported**" in table[13] and "was not measured" in table[2]
     text = claims.removal_costs_little("tiny").to_frame("Claim 12")["Claim 12"]
     assert text["verdict"] == "supported" and "an effect that would matter" in text.index
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_picture_puts_all_effects_on_one_scale_and_clips_none(stored):
+    for number, effect in ((8, 2.2), (12, 0.3), (1, 0.99)):
+        stored.update(DESIGNS[number](np.random.default_rng(1), effect, 1e-6))
+    fig, ax = plt.subplots()
+    plots.verdict_bars(findings("tiny"), ax)
+    fig.canvas.draw()
+    marks = {line.get_ydata()[0]: line for line in ax.get_lines() if line.get_marker() in "os"}
+    places = {int(place): line.get_xdata()[0] for place, line in marks.items()}
+    assert places.pop(1) > 1  # claim 2 is about the frame of claim 1
+    assert places == pytest.approx({0: 1, 7: 1, 11: -2}, abs=0.02)  # 0.3 nats: twice too much
+    assert marks[0].get_marker() == "o" and marks[7].get_marker() == "s"
+    assert marks[11].get_color() == plots.VERDICT_COLOURS["contradicted"]
+    low, high = ax.get_xlim()
+    assert low < -2 and high > 1
+    assert len(ax.get_yticklabels()) == 15 and set(plots.VERDICT_COLOURS) == set(claims.VERDICTS)
+    plt.close(fig)
 
 
 def test_the_readme_has_the_findings_of_the_committed_results():

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 
 from linlib import plots, store  # noqa: E402
-from linlib.claims import CLAIMS, CONTRADICTED, MIXED, NO_DIFFERENCE, SUPPORTED  # noqa: E402
+from linlib.claims import CLAIMS  # noqa: E402
 from linlib.stats import paired_differences  # noqa: E402
 from linlib.store import load_frame  # noqa: E402
 
@@ -178,12 +178,12 @@ def test_each_plot_is_drawn_from_a_committed_result():
         if function.__module__ == plots.__name__ and not name.startswith("_")
     }
     tidy = {name for name, argument in first.items() if argument in {"frame", "differences"}}
-    assert tidy == {function for _, function, _ in DRAWINGS}
+    assert tidy - {"verdict_bars"} == {function for _, function, _ in DRAWINGS}
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_a_claim_needs_no_other_columns(claim, monkeypatch):
+@pytest.mark.parametrize("number", CLAIMS)
+def test_a_claim_needs_no_other_columns(number, monkeypatch):
     monkeypatch.setattr(store, "load_frame", contracted)
-    finding = CLAIMS[claim](PROFILE)
-    assert finding.verdict in {SUPPORTED, CONTRADICTED, MIXED, NO_DIFFERENCE}
-    assert "nan" not in finding.ours
+    details = CLAIMS[number](PROFILE).details
+    assert "older version" not in details and "was not measured" not in details
+    assert "nan" not in details
