@@ -19,7 +19,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullLocator,
@@ -147,27 +146,39 @@ def thin_lines(frame: pd.DataFrame, score: str, ax: Axes, label: str) -> Axes:
     return ax
 
 
-def unexplained_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
-    """A score against depth on the logarithmic axis of 1 - score, one line per model (Figure 1).
+def magnified_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
+    """A score against depth on the axis of `magnify_near_1`, one line per model (Figure 1).
 
-    The axis points down, so that upwards is more linear, and its ticks are named by the score: 0.99
-    lies as far from 0.999 as 0.9 from 0.99. Scores of 1 have no place on it.
+    Scores of exactly 1 have no place on it.
     """
-    rows = frame.assign(unexplained=1 - frame[score]).query("unexplained > 0")
-    _lines(rows, "depth", "unexplained", "model", ax, sorted(frame["model"].unique()))
-    _score_ticks(ax)
+    groups = sorted(frame["model"].unique())
+    _lines(frame[frame[score] < 1], "depth", score, "model", ax, groups)
     ax.set(xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
+    return magnify_near_1(ax)
+
+
+def magnify_near_1(ax: Axes) -> Axes:
+    """Make the vertical axis that of log(1 - y), for values below 1, with its ticks named by y.
+
+    Upwards is nearer to 1, and 0.99 lies as far from 0.999 as 0.9 from 0.99. To be called when all
+    is drawn.
+    """
+
+    def forward(y: np.ndarray) -> np.ndarray:
+        return -np.log10(np.clip(1 - np.asarray(y, dtype=float), 1e-9, None))
+
+    def inverse(place: np.ndarray) -> np.ndarray:
+        return 1 - 10.0 ** -np.asarray(place, dtype=float)
+
+    low, high = forward(ax.dataLim.intervaly)
+    beyond = 0.06 * (high - low)
+    ax.set_yscale("function", functions=(forward, inverse))
+    ax.set_ylim(inverse(low - beyond), inverse(high + beyond))
+    fine = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+    ticks = fine if high - low < 2.5 else (0, *(1 - 10.0**-power for power in range(1, 9)))
+    ticks = [tick for tick in ticks if low - beyond <= forward(tick) <= high + beyond]
+    ax.set_yticks(ticks, [f"{tick:.9g}" for tick in ticks])
     return ax
-
-
-def _score_ticks(ax: Axes) -> None:
-    """Make the vertical axis the logarithmic one of 1 - score, named by the score at its ticks."""
-    ax.set_yscale("log")
-    low, high = np.log10(sorted(ax.get_ylim()))
-    ax.set_ylim(10.0 ** np.ceil(high - 1e-9), 10.0 ** np.floor(low + 1e-9))  # ticks at both ends
-    ax.yaxis.set_major_locator(LogLocator(10))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{1 - share:.7g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def quartile_lines(
@@ -176,7 +187,7 @@ def quartile_lines(
     """Median over tokens against depth, with quartiles as a band; one line per model (Figure 3).
 
     Block 1 stands apart: a point with its quartiles as a bar. A `threshold` is a dashed line with
-    its `name` on it.
+    its `name` beside the panel.
     """
     groups = sorted(frame["model"].unique())
     _lines(frame.query("layer > 1"), "depth", ("q25", "median", "q75"), "model", ax, groups)
@@ -184,9 +195,8 @@ def quartile_lines(
     ax.set(xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
     if threshold is not None:
         ax.axhline(threshold, ls="--", lw=1.4, color="black", zorder=3)
-        words = {"ha": "right", "va": "bottom", "fontsize": 10, "zorder": 4}
-        box = {"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1}
-        ax.text(1.02, threshold, name, transform=ax.get_yaxis_transform(), bbox=box, **words)
+        words = {"ha": "left", "va": "center", "fontsize": 10}
+        ax.text(1.01, threshold, name, transform=ax.get_yaxis_transform(), **words)
     return ax
 
 

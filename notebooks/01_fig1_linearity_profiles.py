@@ -198,7 +198,7 @@ for ax, (score, title) in zip((left, right), TITLES.items()):
     plots.linearity_lines(everything, score, ax, hollow=HOLLOW[score])
     ax.set(title=title)
 plots.thin_lines(everything, "identity_score", left, "predicts no change (identity)")
-plots.unexplained_lines(everything, "linearity_score", middle)
+plots.magnified_lines(everything, "linearity_score", middle)
 middle.set(title="Linearity score, magnified near 1")
 plots.legend(fig, left)
 plots.save(fig, store.figures_folder(settings.name) / "fig1_linearity_profiles")

@@ -118,11 +118,12 @@ frame.round(3).head()
 inside = frame.query("tokens == 'no massive'")
 fig, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6))
 ratio, cosine = (inside[inside["quantity"] == name] for name in ("ratio", "cosine"))
-plots.quartile_lines(ratio, left, 0.5, "half of the stream")
-plots.quartile_lines(cosine, right, 0.9, "cosine 0.9")
+plots.quartile_lines(ratio, left, 0.5, "half of\nthe stream")
+plots.quartile_lines(cosine, right, 0.9, "cosine\n0.9")
 left.set(title="What a block adds, beside the stream", yscale="log")
 left.set(ylabel=r"$\|\Delta_l\| \; / \; \|h_l\|$")
 plots.plain_log_ticks(left)
+plots.magnify_near_1(right)
 right.set(title="Direction kept by a block", ylabel=r"$\cos(h_{l-1}, h_l)$")
 plots.legend(fig, left)
 plots.save(fig, store.figures_folder(settings.name) / "fig3_norms")
@@ -131,9 +132,10 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# Lines are medians over tokens, and bands hold the middle half of the tokens. Stars are block 1. A
-# block above the left dashed line adds more than half of what the stream then holds, and "small
-# updates" cannot explain its linearity.
+# Lines are medians over tokens, and bands hold the middle half of the tokens. Stars are block 1.
+# The right axis is logarithmic in the distance from 1, where most cosines are. A block above the
+# left dashed line adds more than half of what the stream then holds, and "small updates" cannot
+# explain its linearity.
 #
 # The norms themselves, model by model; where the two lines meet, the ratio is 1.
 

@@ -65,18 +65,19 @@ def test_a_baseline_is_thin_and_has_one_label_for_all_models(ax):
         assert line.get_linewidth() < 1
 
 
-def test_what_is_not_explained_has_a_logarithmic_axis_named_by_the_score(ax):
-    frame = profile_frame().assign(score=[0.9, 0.99, 0.999, 1.0])
-    plots.unexplained_lines(frame, "score", ax)
+def test_scores_near_1_are_magnified_and_ticks_are_named_by_them(ax):
+    frame = profile_frame().assign(score=[0.0, 0.99, 0.999, 1.0])
+    plots.magnified_lines(frame, "score", ax)
     (a,), (b,) = (drawn(ax, group, "AB") for group in "AB")
-    np.testing.assert_allclose(a.get_ydata(), [0.1, 0.01])
-    np.testing.assert_allclose(b.get_ydata(), [0.001])  # a score of 1 has no logarithm
-    assert ax.get_yscale() == "log" and ax.yaxis_inverted()
-    lower, upper = ax.get_ylim()
-    assert lower >= 0.1 and upper <= 0.001  # nothing is cut off
-    ax.figure.canvas.draw()
-    ticks = {tick.get_text() for tick in ax.get_yticklabels()}
-    assert {"0.9", "0.99", "0.999"} <= ticks
+    np.testing.assert_allclose(a.get_ydata(), [0, 0.99])
+    np.testing.assert_allclose(b.get_ydata(), [0.999])  # a score of 1 has no logarithm
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    ticks = dict(zip(names, ax.get_yticks(), strict=True))
+    assert list(ticks) == ["0", "0.9", "0.99", "0.999"]
+    heights = [ax.transData.transform((0, ticks[name]))[1] for name in ticks]
+    np.testing.assert_allclose(np.diff(heights), np.diff(heights)[0])  # a decade is a decade
+    low, high = ax.get_ylim()
+    assert low < 0 and 0.999 < high < 1  # nothing is cut off
 
 
 def test_dominated_values_are_hollow_in_the_colour_and_shape_of_their_model(ax):
