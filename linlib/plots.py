@@ -241,6 +241,9 @@ def dynamics_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
     _draw(sns.lineplot, several, "step", "share", "model", ax, groups, **seeds)
     _lines(rows, "step", ("low", "mean", "high"), "model", ax, groups)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 3)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
     return step_axis(ax, rows["step"].max())
 
 

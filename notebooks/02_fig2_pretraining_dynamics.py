@@ -159,9 +159,8 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8))
 for ax, score in ((left, "heldout_score"), (right, "heldout_no_residual")):
     plots.dynamics_lines(everything, score, ax)
     plots.warmup_marks(everything, score, ax)
-    plots.plain_log_ticks(ax)
-left.set(title="With residual", ylabel="Share not linear, $1 - R^2$ (mean over layers)")
-right.set(title="Without residual", ylabel="")
+left.set(title="With residual", ylabel="Share not linear, $1 - R^2$\n(geometric mean over layers)")
+right.set(title="Without residual")
 plots.legend(fig, left)
 plots.save(fig, store.figures_folder(settings.name) / "fig2_pretraining_dynamics")
 plots.show(fig)
@@ -169,8 +168,8 @@ plots.show(fig)
 # %% [markdown]
 # ## How to read it
 #
-# Upwards is less linear; both axes are logarithmic, with a place for step 0, and the panels have
-# axes of their own. A block can become less linear in the left panel because what it adds is less
+# Upwards is less linear; both axes are logarithmic, with a place for step 0, and each panel has a
+# scale of its own. A block can become less linear in the left panel because what it adds is less
 # linear, or because it adds more: the right panel tells the two apart, as in the sanity check.
 #
 # Below, the upper row has the same without massive tokens, whose norms exceed ten times the median.
@@ -187,12 +186,11 @@ for row, (tokens, kind) in zip(axes, rows.items()):
         plots.dynamics_lines(group, f"{kind}_{name}", ax)
         plots.warmup_marks(group, f"{kind}_{name}", ax)
         where = "without residual" if name == "no_residual" else "with residual"
-        ax.set(title=f"{titles[kind]}, {where}", ylabel="$1 - R^2$")
+        ax.set(title=f"{titles[kind]}, {where}", ylabel="$1 - R^2$ (mean over layers)")
 
 # %%
-for ax in axes.flat:
-    plots.plain_log_ticks(ax)
-    ax.label_outer()
+for ax in axes[0]:
+    ax.set(xlabel="")
 plots.legend(fig, axes[0, 0])
 plots.save(fig, store.figures_folder(settings.name) / "fig2_pretraining_dynamics_controls")
 plots.show(fig)

@@ -152,8 +152,8 @@ heaviest = tails.groupby("model").tail(1).set_index("model").sort_index()
 fig, axes = plots.panels(len(heaviest), sharey=True)
 for ax, (model, tail) in zip(axes, heaviest.iterrows()):
     plots.error_histogram(inside[inside["model"] == model], ax, tail["layer"])
-    times = f"{np.exp(tail['log_excess']):.1f} times a Gaussian's tail"
-    ax.set(title=f"{model}\nlayer {tail['layer']}: {times}")
+    times = f"{np.exp(tail['log_excess']):.1f}"
+    ax.set(title=f"{model}\nlayer {tail['layer']}: {times} × Gaussian")
 fig.supxlabel("Error of a token, in multiples of the rms error of its layer")
 fig.supylabel("Share of tokens with at least this error")
 plots.depth_bar(fig, axes)
