@@ -331,12 +331,24 @@ def interval_points(
     `groups`.
     """
     ax.axvline(0, ls=":", color=NULL_COLOUR)
-    options = {"order": list(dict.fromkeys(frame[rows])), "linestyle": "none", "linewidth": 1.6}
-    options |= {"dodge": 0.5 * (1 - 1 / len(groups))}
-    small = {"errorbar": None, "markersize": 3, "alpha": 0.5, "legend": False}
-    for _, seed in frame.groupby(frame.groupby([rows, by]).cumcount()):
-        _points(seed, value, rows, by, ax, groups, **options, **small)
-    _points(frame, value, rows, by, ax, groups, **options, errorbar=_interval)
+    order = list(dict.fromkeys(frame[rows]))
+    colours, shapes = palette(groups), markers(groups)
+    for number, group in enumerate(groups):
+        offset = 0.6 * ((number + 0.5) / len(groups) - 0.5)
+        looks = {"color": colours[group], "ls": "", "marker": shapes[group]}
+        label = group
+        for place, row in enumerate(order):
+            values = frame.loc[(frame[rows] == row) & (frame[by] == group), value].dropna()
+            if values.empty:
+                continue
+            mean, low, high = mean_interval(values)
+            at = np.full(len(values), place + offset)
+            ax.plot(values, at, ms=3.5, alpha=0.5, mew=0, **looks)
+            ax.plot([low, high], at[:1].repeat(2), color=colours[group], lw=1.8)
+            ax.plot(mean, at[0], ms=7, mec="white", mew=0.6, label=label, **looks)
+            label = None  # once in the legend
+    ax.set_yticks(range(len(order)), order)
+    ax.set(ylim=(len(order) - 0.5, -0.5))
     ax.yaxis.grid(True)
     return ax
 

@@ -280,6 +280,25 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFra
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
 
 
+def seed_differences(
+    frame: pd.DataFrame, by: Sequence[str], value: str, control: str = "plain"
+) -> pd.DataFrame:
+    """Difference of each variant from the control of the same group and seed.
+
+    Arguments are those of `paired_differences`.
+
+    Returns:
+        One row per group, seed and other variant: the columns of `by`, `seed`, `variant`, `value`,
+        and `difference`.
+    """
+    key = [*by, "seed"]
+    controls = frame[frame["variant"] == control].set_index(key)[value]
+    others = frame[frame["variant"] != control].set_index([*key, "variant"])[value]
+    paired = others.reset_index("variant").join(controls.rename("control"), how="inner")
+    paired["difference"] = paired[value] - paired.pop("control")
+    return paired.reset_index()
+
+
 def paired_differences(
     frame: pd.DataFrame, by: Sequence[str], value: str, control: str = "plain"
 ) -> pd.DataFrame:
@@ -296,12 +315,7 @@ def paired_differences(
         number, `smallest`, the smallest difference that so many seeds detect with 80% power, and
         `verdict`: "higher" or "lower" where the interval excludes 0, else "no difference shown".
     """
-    by = list(by)
-    controls = frame[frame["variant"] == control].set_index([*by, "seed"])[value]
-    others = frame[frame["variant"] != control].set_index([*by, "seed", "variant"])[value]
-    paired = others.reset_index("variant").join(controls.rename("control"), how="inner")
-    paired = paired.reset_index()
-    paired["difference"] = paired[value] - paired["control"]
+    paired = seed_differences(frame, by, value, control)
     result = over_seeds(paired, [*by, "variant"], "difference")
     result["smallest"] = (result["high"] - result["low"]).map(
         lambda width: smallest_effect(0, width)

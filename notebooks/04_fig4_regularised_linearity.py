@@ -40,7 +40,7 @@ import torch
 
 import linlib
 from linlib import claims, plots, store, training
-from linlib.stats import over_seeds, paired_differences
+from linlib.stats import over_seeds, paired_differences, seed_differences
 
 plots.use_style()
 
@@ -125,22 +125,44 @@ sweep.drop(columns="seed").round(4)
 # %% [markdown]
 # ## What to expect
 #
-# If the claim holds, the cosine line lies below the plain one at every depth, and their bands (95%
-# intervals over seeds) do not touch. Thin lines are single seeds; the dotted line is the score of
-# noise.
+# The figure has the difference of each variant from the plain model of the same seed, layer by
+# layer: small dots are seeds, large ones their means with 95% intervals. If the claim holds, the
+# points of the cosine term lie left of zero in every layer, and their bars end before it.
 
 # %%
-everything = frame.query("tokens == 'all'")
+VALUE = "linearity_no_residual"
+everything = frame.query("tokens == 'all' and not diverged")
 sizes, variants = (list(everything[column].unique()) for column in ("size", "variant"))
-fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
-for ax, size in zip(axes, sizes):
-    group = everything[everything["size"] == size]
-    plots.interval_lines(group, "linearity_no_residual", "variant", ax, groups=variants)
-    ax.axhline(group["null_score"].max(), ls=":", color=plots.NULL_COLOUR, label="noise, d/(n-1)")
-    ax.set(title=size, xlabel="Normalized depth (layer / L)", xlim=(0, 1.03), ylim=(0, 1.04))
-axes[0].set_ylabel("Linearity score w/o residual")
+gaps = seed_differences(everything, ["size", "layer"], VALUE).sort_values("layer")
+others = [name for name in variants if name != "plain"]
+
+# %%
+layers = everything["layer"].max()
+size = {"figsize": (13, 2 + 0.75 * layers), "squeeze": False, "sharex": True, "sharey": True}
+fig, (axes,) = plt.subplots(1, len(sizes), **size)
+for ax, name in zip(axes, sizes):
+    rows = gaps[gaps["size"] == name].astype({"layer": str})
+    plots.interval_points(rows, "difference", "layer", "variant", ax, others)
+    ax.set(title=name, xlabel="Score w/o residual minus the plain model's", ylabel="")
+axes[0].set_ylabel("Layer")
 plots.legend(fig, axes[0])
 plots.save(fig, store.figures_folder(settings.name) / "fig4_regularised_linearity")
+plots.show(fig)
+
+# %% [markdown]
+# The scores themselves, as in the paper's figure. Bands are 95% intervals over seeds, thin lines
+# single seeds, and the dotted line is the score of noise.
+
+# %%
+fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
+for ax, name in zip(axes, sizes):
+    group = everything[everything["size"] == name]
+    plots.interval_lines(group, VALUE, "variant", ax, groups=variants)
+    ax.axhline(group["null_score"].max(), ls=":", color=plots.NULL_COLOUR, label="noise, d/(n-1)")
+    ax.set(title=name, xlabel="Normalized depth (layer / L)", xlim=(0, 1.03), ylim=(0, 1.04))
+axes[0].set_ylabel("Linearity score w/o residual")
+plots.legend(fig, axes[0])
+plots.save(fig, store.figures_folder(settings.name) / "fig4_regularised_linearity_scores")
 plots.show(fig)
 
 # %% [markdown]
@@ -152,7 +174,7 @@ plots.show(fig)
 
 # %%
 along = store.load_frame("fig4_regularised_linearity_training", settings.name)
-along = along.query("tokens == 'all'")
+along = along.query("tokens == 'all' and not diverged")
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
 for ax, size in zip(axes, sizes):
     group = along[along["size"] == size]

@@ -167,25 +167,27 @@ examples.set_index(["size", "variant"])[["beginning", "completion"]].map(lambda 
 # ## What to expect
 #
 # If the claim holds, the points of the cosine models lie to the right of the plain ones. Bars are
-# 95% intervals over seeds, small dots single seeds; the dotted line is the score of the true
-# endings. It bounds what any variant can gain: a score whose plain model is already at the line
-# cannot show an improvement, and one far below it may differ for reasons that have nothing to do
-# with the cosine term, such as a model that has not learned to write sentences yet.
+# 95% intervals over seeds, small dots single seeds; black lines are the scores of the true endings.
+# They bound what any variant can gain: a score whose plain model is already at its line cannot show
+# an improvement, and one far below it may differ for reasons that have nothing to do with the
+# cosine term, such as a model that has not learned to write sentences yet.
 
 # %%
 runs = frame.groupby(["size", "variant", "seed"], sort=False)[[*SCORES, "mean"]].mean()
 scores = runs.rename_axis(columns="score").stack().rename("value").reset_index()
 models, truth = (scores[(scores["size"] == "true ending") == is_true] for is_true in (False, True))
 sizes, variants = list(models["size"].unique()), list(models["variant"].unique())
-fig, axes = plt.subplots(len(sizes), 5, figsize=(14, 2.2 + 1.6 * len(sizes)), squeeze=False)
-for row, size in zip(axes, sizes):
-    for ax, score in zip(row, [*SCORES, "mean"]):
-        rows = models[(models["size"] == size) & (models["score"] == score)]
-        plots.interval_points(rows, "value", "score", "variant", ax, variants)
-        ax.axvline(truth.query("score == @score")["value"].item(), ls=":", color="black")
-        ax.set(title=f"{score}, {size.removesuffix('-' + settings.name)}")
-        ax.set(yticks=[], xlim=(-0.3, 10.5))
-plots.legend(fig, axes[0, 0])
+
+# %%
+size = {"figsize": (13, 5.6), "squeeze": False, "sharex": True, "sharey": True}
+fig, (axes,) = plt.subplots(1, len(sizes), **size)
+for ax, name in zip(axes, sizes):
+    plots.interval_points(models[models["size"] == name], "value", "score", "variant", ax, variants)
+    for place, best in enumerate(truth["value"]):
+        ends, label = (place - 0.4, place + 0.4), "true endings" if place == 0 else None
+        ax.plot([best, best], ends, color="black", lw=2.5, label=label)
+    ax.set(title=name, xlabel="Score, 0 to 10", xlim=(-0.3, 10.4), ylabel="")
+plots.legend(fig, axes[0])
 plots.save(fig, store.figures_folder(settings.name) / "tab3_tinystories")
 plots.show(fig)
 
