@@ -18,9 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
-from linlib.stats import mean_interval
+from linlib.stats import mean_interval, over_seeds
 
 STYLE = {
     "figure.dpi": 110,
@@ -43,6 +48,8 @@ NULL_COLOUR = "0.45"
 NULL_LABEL = "noise would score, d/(n-1)"
 HOLLOW_LABEL = "hollow: fewer effective\ntokens than dimensions"
 BLOCK_1_LABEL = "block 1, which reads\nthe embedding"
+WARMUP_LABEL = "ring: first checkpoint\nafter warm-up"
+WORST_LABEL = "worst 1% of tokens"
 DEPTH_COLOURS = "viridis"
 MANY = 12  # points of a line from which on its markers are small
 # One colour per model and per variant in all figures; a model is known by how its name begins.
@@ -139,15 +146,57 @@ def thin_lines(frame: pd.DataFrame, score: str, ax: Axes, label: str) -> Axes:
     return ax
 
 
-def quartile_lines(frame: pd.DataFrame, ax: Axes) -> Axes:
+def magnified_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
+    """A score against depth on the axis of `magnify_near_1`, one line per model (Figure 1).
+
+    Scores of exactly 1 have no place on it.
+    """
+    groups = sorted(frame["model"].unique())
+    _lines(frame[frame[score] < 1], "depth", score, "model", ax, groups)
+    ax.set(xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
+    return magnify_near_1(ax)
+
+
+def magnify_near_1(ax: Axes) -> Axes:
+    """Make the vertical axis that of log(1 - y), for values below 1, with its ticks named by y.
+
+    Upwards is nearer to 1, and 0.99 lies as far from 0.999 as 0.9 from 0.99. To be called when all
+    is drawn.
+    """
+
+    def forward(y: np.ndarray) -> np.ndarray:
+        return -np.log10(np.clip(1 - np.asarray(y, dtype=float), 1e-9, None))
+
+    def inverse(place: np.ndarray) -> np.ndarray:
+        return 1 - 10.0 ** -np.asarray(place, dtype=float)
+
+    low, high = forward(ax.dataLim.intervaly)
+    beyond = 0.06 * (high - low)
+    ax.set_yscale("function", functions=(forward, inverse))
+    ax.set_ylim(inverse(low - beyond), inverse(high + beyond))
+    fine = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+    ticks = fine if high - low < 2.5 else (0, *(1 - 10.0**-power for power in range(1, 9)))
+    ticks = [tick for tick in ticks if low - beyond <= forward(tick) <= high + beyond]
+    ax.set_yticks(ticks, [f"{tick:.9g}" for tick in ticks])
+    return ax
+
+
+def quartile_lines(
+    frame: pd.DataFrame, ax: Axes, threshold: float | None = None, name: str = ""
+) -> Axes:
     """Median over tokens against depth, with quartiles as a band; one line per model (Figure 3).
 
-    Block 1 stands apart: a point with its quartiles as a bar.
+    Block 1 stands apart: a point with its quartiles as a bar. A `threshold` is a dashed line with
+    its `name` beside the panel.
     """
     groups = sorted(frame["model"].unique())
     _lines(frame.query("layer > 1"), "depth", ("q25", "median", "q75"), "model", ax, groups)
     _block_1(frame, "depth", "model", ax, palette(groups))
     ax.set(xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
+    if threshold is not None:
+        ax.axhline(threshold, ls="--", lw=1.4, color="black", zorder=3)
+        words = {"ha": "left", "va": "center", "fontsize": 10}
+        ax.text(1.01, threshold, name, transform=ax.get_yaxis_transform(), **words)
     return ax
 
 
@@ -177,15 +226,51 @@ def _block_1(frame: pd.DataFrame, x: str, by: str, ax: Axes, colours: Mapping[st
 
 
 def dynamics_lines(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
-    """Mean over layers of a score, at most 1, against training step, one line per model (Figure 2).
+    """Share of variance that is not linear, 1 - score, against training step (Figure 2).
 
-    The frame has one row per model, seed, step and layer, of one token group. Models with several
-    seeds have a band, the 95% interval over them.
+    It is the geometric mean over layers, on a logarithmic axis: the mean of log(1 - score), which
+    no layer near 1 hides in. The frame has one row per model, seed, step and layer, of one token
+    group. Models with several seeds have a band, the 95% interval of that mean over them.
     """
-    means = frame.groupby(["model", "seed", "step"])[[score, "null_score"]].mean().reset_index()
-    interval_lines(means, score, "model", ax, x="step")
-    ax.axhline(means["null_score"].max(), ls=":", color=NULL_COLOUR, label=NULL_LABEL)
-    return step_axis(_with_0_and_1(ax), means["step"].max())
+    means = _mean_logs(frame, score)
+    rows = over_seeds(means, ["model", "step"], "log")
+    rows[["mean", "low", "high"]] = np.exp(rows[["mean", "low", "high"]])
+    seeds = {"units": "seed", "estimator": None, "lw": 0.7, "alpha": 0.5, "legend": False}
+    several = means[means.groupby("model")["seed"].transform("nunique") > 1]
+    groups = sorted(means["model"].unique())
+    _draw(sns.lineplot, several, "step", "share", "model", ax, groups, **seeds)
+    _lines(rows, "step", ("low", "mean", "high"), "model", ax, groups)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 3)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    return step_axis(ax, rows["step"].max())
+
+
+def warmup_marks(frame: pd.DataFrame, score: str, ax: Axes) -> Axes:
+    """Ring the first checkpoint at or after the end of warm-up on each line of `dynamics_lines`.
+
+    The frame is that of `dynamics_lines`, with the column `warmup_steps`. What lies before a ring
+    is shaded where all models have the same warm-up.
+    """
+    means = _mean_logs(frame[frame["step"] >= frame["warmup_steps"]], score)
+    first = means[means["step"] == means.groupby("model")["step"].transform("min")]
+    colours = palette(sorted(frame["model"].unique()))
+    ring = {"marker": "o", "mfc": "none", "ms": 14, "mew": 1.8, "ls": "", "zorder": 4}
+    for model, rows in first.groupby("model"):
+        ax.plot(rows["step"].iloc[0], np.exp(rows["log"].mean()), color=colours[model], **ring)
+    ax.plot([], [], color=NULL_COLOUR, label=WARMUP_LABEL, **ring)
+    if frame["warmup_steps"].nunique() == 1:
+        ax.axvspan(ax.get_xlim()[0], frame["warmup_steps"].iloc[0], color="0.94", zorder=0)
+    return ax
+
+
+def _mean_logs(frame: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Mean over layers of log(1 - score), by model, seed and step, and its exponential `share`."""
+    logs = np.log((1 - frame[score]).clip(lower=1e-12)).rename("log")
+    keys = [frame[name] for name in ("model", "seed", "step")]
+    means = logs.groupby(keys).mean().reset_index()
+    return means.assign(share=np.exp(means["log"]))
 
 
 def step_axis(ax: Axes, last: int) -> Axes:
@@ -280,35 +365,35 @@ def measured_lines(
 
 
 def error_histogram(frame: pd.DataFrame, ax: Axes, heaviest: int | None = None) -> Axes:
-    """Number of tokens whose error is at least so large, one line per layer (Figure 9).
+    """Share of tokens whose error is at least so large: one survival curve per layer (Figure 9).
 
-    The counts are cumulative, from the right, so that many layers can be told apart; both axes are
-    logarithmic. Lines have the colours of `depth_bar`; that of the layer `heaviest` is black and
-    thick. The grey area is what Gaussian residuals of the same covariance would show, at its
-    highest over the layers: a line that leaves it has a long tail. The frame has one row per layer,
-    `cloud` ("measured" or "gaussian") and bin that is not empty, of one model and token group.
+    Both axes are logarithmic. Lines have the colours of `depth_bar`. The thin grey line of each
+    layer is what Gaussian residuals with that layer's covariance would show. The layer `heaviest`
+    is black and thick, and its Gaussian dashed. The frame has one row per layer, `cloud`
+    ("measured" or "gaussian") and bin that is not empty, of one model and token group.
     """
     width = (frame["error_high"] - frame["error_low"]).iloc[0]
     bins = (frame["error_low"] / width).round().astype(int).rename("bin")
     counts = frame.pivot_table("count", bins, ["cloud", "layer"])
-    counts = counts.reindex(range(1, bins.max() + 1)).fillna(0)[::-1].cumsum()[::-1]
-    counts = counts.where(counts > 0)  # nothing is drawn beyond the largest error
-    errors = width * counts.index.to_numpy()  # from the second bin on: a logarithmic axis has no 0
-    null = {
-        "step": "post",
-        "lw": 0,
-        "color": "0.85",
-        "label": "Gaussian residuals,\nsame covariance",
-    }
-    ax.fill_between(errors, 0.7, counts["gaussian"].max(axis=1), **null)
-    colours = plt.get_cmap(DEPTH_COLOURS)
+    shares = counts.reindex(range(bins.max() + 1)).fillna(0)[::-1].cumsum()[::-1]
+    shares = (shares / shares.iloc[0])[1:]  # a logarithmic axis has no 0, where all shares are 1
+    shares = shares.where(shares > 0)  # nothing is drawn beyond the largest error
+    errors = width * shares.index.to_numpy()
+    colours, grey = plt.get_cmap(DEPTH_COLOURS), {"color": "0.72", "lw": 0.7, "zorder": 1}
+    label = "Gaussian residuals,\nsame covariances"
     for layer, depth in sorted(set(zip(frame["layer"], frame["depth"], strict=True))):
-        options = {"color": colours(depth), "lw": 1.1}
+        null, options = {**grey, "label": label}, {"color": colours(depth), "lw": 1.1}
+        label = None  # one for all
         if layer == heaviest:
-            options = {"color": "black", "lw": 2.4, "zorder": 3, "label": "heaviest tail"}
-        ax.plot(errors, counts["measured", layer], drawstyle="steps-post", **options)
-    ax.set(xscale="log", yscale="log", ylim=(0.7, None))
-    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 3)))
+            options = {"color": "black", "lw": 2.6, "zorder": 4, "label": "heaviest tail"}
+            ours = {"color": "black", "lw": 1.8, "ls": "--", "zorder": 3}
+            ax.plot(errors, shares["gaussian", layer], label="its Gaussian", **ours)
+        ax.plot(errors, shares["gaussian", layer], **null)
+        ax.plot(errors, shares["measured", layer], **options)
+    ax.axhline(0.01, ls=":", lw=1.2, color=NULL_COLOUR, label=WORST_LABEL)
+    first = errors[(shares < 0.97).any(axis=1).argmax()]  # to the left, all tokens err more
+    ax.set(xscale="log", yscale="log", xlim=(first, None), ylim=(None, 1.3))
+    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     return ax

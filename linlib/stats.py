@@ -323,3 +323,52 @@ def paired_differences(
     signs = {1: "higher", -1: "lower", 0: NO_DIFFERENCE}
     clear = (result["low"] > 0).astype(int) - (result["high"] < 0).astype(int)
     return result.assign(verdict=clear.map(signs))
+
+
+def median_interval(
+    values: Sequence[float], clusters: Sequence[int], seed: int = 0, n_resamples: int = 1000
+) -> tuple[float, float]:
+    """95% interval of the median of values that come in clusters, by resampling whole clusters.
+
+    Members of one cluster, such as the tokens of a document, may depend on each other in any way.
+    The interval lies between the 2.5% and 97.5% quantiles of the medians of `n_resamples` samples
+    of as many clusters, drawn with replacement.
+
+    Args:
+        values: (n,); NaN is left out.
+        clusters: the cluster of each value, any integers, (n,).
+        seed: of the resampling.
+        n_resamples: samples of clusters.
+
+    Returns:
+        (low, high); both are NaN for fewer than two clusters.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    values, clusters = _paired(values, clusters, "values", "clusters")
+    values, clusters = values[~np.isnan(values)], clusters[~np.isnan(values)]
+    names, clusters = np.unique(clusters, return_inverse=True)
+    n, n_clusters = len(values), len(names)
+    if n_clusters < 2:
+        return np.nan, np.nan
+    order = np.argsort(values, kind="stable")
+    values, clusters = values[order], clusters[order]
+    # How often each cluster is drawn in each sample, (n_resamples, n_clusters).
+    drawn = np.random.default_rng(seed).integers(n_clusters, size=(n_resamples, n_clusters))
+    drawn += n_clusters * np.arange(n_resamples)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+    # Twice over, first in runs of adjacent values: where does a sample reach half of its members?
+    width = int(np.ceil(np.sqrt(n)))
+    n_runs = -(-n // width)
+    sizes = np.bincount(clusters * n_runs + np.arange(n) // width, minlength=n_clusters * n_runs)
+    reached = times @ sizes.reshape(n_clusters, n_runs).astype(float).cumsum(1)
+    half = reached[:, -1:] / 2
+    run = (reached < half).sum(1)
+    before = np.where(run > 0, reached[np.arange(n_resamples), run - 1], 0)
+    places = run[:, None] * width + np.arange(width)  # (n_resamples, width), of the run's values
+    weights = np.where(places < n, times[np.arange(n_resamples)[:, None], clusters[places % n]], 0)
+    inside = (before[:, None] + weights.cumsum(1) < half).sum(1)
+    medians = values[np.minimum(run * width + inside, n - 1)]
+    low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

@@ -25,8 +25,9 @@ from linlib.measure import (
     window_losses,
     worst_tokens,
 )
+from linlib.measure.errors import worst_share_error
 from linlib.models import final_states, load_tokenizer, residual_stream
-from linlib.stats import score_interval
+from linlib.stats import median_interval, score_interval
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +285,63 @@ def test_norms_match_a_plain_computation(model_with_sinks, windows):
         assert inside["n_tokens"] == usual.sum()
 
 
+def test_norms_have_an_interval_of_the_median_over_documents(model, windows):
+    documents = torch.arange(24)[:, None].expand(24, 16) // 3
+    frame = stream_norms(model, windows, documents=documents, batch_size=7)
+    x, y = stream_of(model, windows)[1:3]
+    ratio = ((y - x).norm(dim=-1) / y.norm(dim=-1)).double().flatten()
+    row = at(frame[frame["quantity"] == "ratio"], 2)
+    expected = median_interval(ratio.numpy(), documents.flatten().numpy())
+    np.testing.assert_allclose(row[["low", "high"]].astype(float), expected, rtol=1e-4)
+    assert row["low"] < row["median"] < row["high"]
+    norms = frame[~frame["quantity"].isin(["ratio", "cosine"])]
+    assert norms[["low", "high"]].isna().all(axis=None)
+    by_window = at(stream_norms(model, windows).query("quantity == 'ratio'"), 2)
+    numbers = np.repeat(np.arange(24), 16)
+    expected = median_interval(ratio.numpy(), numbers)
+    np.testing.assert_allclose(by_window[["low", "high"]].astype(float), expected, rtol=1e-4)
+    one = stream_norms(model, windows, documents=torch.zeros_like(windows))
+    assert one[["low", "high"]].isna().all(axis=None)
+    with pytest.raises(ValueError, match=r"documents \(24,\) must have the shape of input_ids"):
+        stream_norms(model, windows, documents=torch.arange(24))
+
+
+def test_a_median_interval_is_that_of_a_plain_loop_over_samples_of_clusters():
+    rng = np.random.default_rng(3)
+    values, clusters = rng.normal(size=60), rng.integers(5, 12, size=60)
+    values[7] = np.nan
+    kept, of_kept = values[~np.isnan(values)], clusters[~np.isnan(values)]
+    names = np.unique(of_kept)
+    drawn = np.random.default_rng(0).integers(len(names), size=(200, len(names)))
+    members = [kept[of_kept == name] for name in names]
+    medians = [
+        np.quantile(np.concatenate([members[i] for i in sample]), 0.5, method="inverted_cdf")
+        for sample in drawn
+    ]
+    expected = np.quantile(medians, [0.025, 0.975])
+    np.testing.assert_array_equal(median_interval(values, clusters, n_resamples=200), expected)
+    assert np.isnan(median_interval(values, np.zeros(60))).all()
+    with pytest.raises(ValueError, match=r"values \(60,\) and clusters \(3,\) must be two lists"):
+        median_interval(values, [1, 2, 3])
+
+
+def test_a_median_interval_has_its_width_in_closed_form_and_is_wider_for_clusters():
+    values = np.arange(2001.0)
+    low, high = median_interval(values, values)
+    half = 1.96 * np.sqrt(2001) / 2  # of the ranks, which are binomial
+    assert (low, high) == pytest.approx((1000 - half, 1000 + half), abs=0.15 * half)
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(100), 50)
+    values = rng.normal(size=5000) + rng.normal(size=100)[clusters]
+    shuffled = np.ptp(median_interval(values, rng.permutation(clusters)))
+    together = np.ptp(median_interval(values, clusters))
+    assert together > 3 * shuffled
+    # The share of a cluster below the median is uniform, with variance 1/12, and binomial noise of
+    # variance (1/6) / 50; the density of all values at their median is that of N(0, 2).
+    error = np.sqrt((1 / 12 + 1 / 300) / 100) * np.sqrt(4 * np.pi)
+    assert together == pytest.approx(2 * 1.96 * error, rel=0.25)
+
+
 def test_token_errors_are_those_of_the_map(model, windows):
     linear_map = collect_moments(model, windows).group(2).linear_map()
     other = windows.flip(1)
@@ -348,6 +406,49 @@ def test_error_statistics_stand_beside_those_of_the_null():
         assert row[name] == value
     for name, value in tail_statistics(errors.gaussian).items():
         assert row[f"gaussian_{name}"] == value
+    ratio = row["worst_share"] / row["gaussian_worst_share"]
+    assert row["log_excess"] == pytest.approx(np.log(ratio))
+    assert np.isnan(row["log_excess_error"]) and row["n_documents"] == 1  # one window
+
+
+def test_the_error_of_a_tail_is_its_linearised_one_over_documents():
+    rng = np.random.default_rng(0)
+    documents = np.repeat(np.arange(200), 100)
+    error = np.abs(rng.standard_t(5, size=20_000)) * (1 + rng.random(200))[documents]
+    squared = error**2
+    limit = np.quantile(squared, 0.99)
+    worst = np.maximum(squared - limit, 0) + 0.01 * limit  # whose mean is that of the worst 1%
+    influence = worst / worst.mean() - squared / squared.mean()
+    expected = np.sqrt((np.bincount(documents, influence) ** 2).sum()) / 20_000
+    found = worst_share_error(error, documents)
+    assert found == pytest.approx(expected, rel=0.1)
+    # Document by document, one of them of another size.
+    few, numbers = error[:700], np.repeat([4, 2, 9], [100, 500, 100])
+    logs = []
+    for number in (2, 4, 9):
+        rest = few[numbers != number]
+        logs.append(np.log(tail_statistics(rest)["worst_share"]))
+    expected = np.sqrt(2 / 3 * ((np.array(logs) - np.mean(logs)) ** 2).sum())
+    assert worst_share_error(few, numbers) == pytest.approx(expected)
+    assert np.isnan(worst_share_error(error, np.zeros(20_000)))
+
+
+def test_errors_know_the_document_of_each_token(model, windows):
+    maps = {2: collect_moments(model, windows).group(2).linear_map()}
+    documents = torch.arange(24 * 16).view(24, 16) // 40
+    mask = torch.ones_like(windows)
+    mask[:, 12:] = 0
+    errors = token_errors(model, maps, windows, mask, documents=documents, batch_size=5)[2]
+    np.testing.assert_array_equal(errors.documents, documents[:, :12].flatten())
+    row = error_statistics(errors).iloc[0]
+    assert row["log_excess_error"] == worst_share_error(errors.error, errors.documents)
+    assert row["n_documents"] == len(np.unique(errors.documents))
+    alone = error_statistics(token_errors(model, maps, windows, mask)[2]).iloc[0]
+    by_window = worst_share_error(errors.error, np.repeat(np.arange(24), 12))
+    assert alone["log_excess_error"] == pytest.approx(by_window, rel=1e-6)
+    assert alone["n_documents"] == 24
+    with pytest.raises(ValueError, match=r"documents \(24,\) must have the shape of input_ids"):
+        token_errors(model, maps, windows, documents=torch.arange(24))
 
 
 def test_worst_tokens_are_named_with_the_text_before_them(model, windows, tokenizer_folder):

@@ -130,8 +130,8 @@ def test_figure_1_holds_two_protocols_of_each_model_and_figure_9_shares_its_mome
 def test_figure_3_holds_norms_of_each_model_on_the_windows_of_figure_1(settings):
     frame = execute("fig3_norms", settings)
     assert list(frame.columns[:5]) == ["model", "layer", "depth", "tokens", "quantity"]
-    model, _, windows, *_ = open_first(settings)
-    expected = measure.stream_norms(model, windows, batch_size=16)
+    model, _, windows, _, documents = open_first(settings)
+    expected = measure.stream_norms(model, windows, documents=documents, batch_size=16)
     ours = frame.query("model == 'gpt2'").drop(columns="model").reset_index(drop=True)
     pd.testing.assert_frame_equal(ours, expected, rtol=1e-6)
 
@@ -144,9 +144,14 @@ def test_figure_9_fits_on_one_half_and_shows_errors_on_the_other(settings):
         assert list(one.columns[:4]) == ["model", "layer", "depth", "tokens"]
         assert set(one["layer"]) == {1, 2, 3} and set(one["model"]) == set(NAMES)
     model, tokenizer, fitting, other, documents = open_first(settings)
+    owners = linlib.token_windows(
+        settings.corpus, tokenizer, seq_len=64, n_windows=64, return_documents=True
+    )[1][32:]
     moments = measure.collect_moments(model, fitting, documents=documents, batch_size=16)
     maps = {2: moments.group(2, "no massive").linear_map()}
-    errors = measure.token_errors(model, maps, other, limits=moments.limits, batch_size=16)[2]
+    options = {"limits": moments.limits, "documents": owners, "batch_size": 16}
+    errors = measure.token_errors(model, maps, other, **options)[2]
+    assert len(np.unique(errors.documents)) > 1
     place = "model == 'gpt2' and layer == 2 and tokens == 'no massive'"
     row, expected = statistics.query(place).iloc[0], measure.error_statistics(errors).iloc[0]
     np.testing.assert_allclose(row[expected.index].astype(float), expected, rtol=1e-6)

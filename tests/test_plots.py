@@ -65,6 +65,21 @@ def test_a_baseline_is_thin_and_has_one_label_for_all_models(ax):
         assert line.get_linewidth() < 1
 
 
+def test_scores_near_1_are_magnified_and_ticks_are_named_by_them(ax):
+    frame = profile_frame().assign(score=[0.0, 0.99, 0.999, 1.0])
+    plots.magnified_lines(frame, "score", ax)
+    (a,), (b,) = (drawn(ax, group, "AB") for group in "AB")
+    np.testing.assert_allclose(a.get_ydata(), [0, 0.99])
+    np.testing.assert_allclose(b.get_ydata(), [0.999])  # a score of 1 has no logarithm
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    ticks = dict(zip(names, ax.get_yticks(), strict=True))
+    assert list(ticks) == ["0", "0.9", "0.99", "0.999"]
+    heights = [ax.transData.transform((0, ticks[name]))[1] for name in ticks]
+    np.testing.assert_allclose(np.diff(heights), np.diff(heights)[0])  # a decade is a decade
+    low, high = ax.get_ylim()
+    assert low < 0 and 0.999 < high < 1  # nothing is cut off
+
+
 def test_dominated_values_are_hollow_in_the_colour_and_shape_of_their_model(ax):
     frame = profile_frame().assign(dominated=[False, True, False, False])
     plots.linearity_lines(frame, "score", ax, hollow="dominated")
@@ -104,7 +119,14 @@ def test_quartiles_are_a_band_about_the_median_and_block_1_stands_apart(ax):
     edge = band.get_paths()[0].vertices
     assert (edge[:, 1].min(), edge[:, 1].max()) == (1.5, 31)
     np.testing.assert_allclose(bar.get_segments()[0][:, 1], [0.5, 2])
-    assert labels(ax) == ["A", plots.BLOCK_1_LABEL]
+    assert labels(ax) == ["A", plots.BLOCK_1_LABEL] and not ax.texts
+
+
+def test_a_threshold_is_drawn_and_named(ax):
+    plots.quartile_lines(quartiles().query("quantity == 'ratio'"), ax, 0.5, "half of the stream")
+    (line,) = (one for one in ax.get_lines() if set(one.get_ydata()) == {0.5})
+    assert line.is_dashed() and [text.get_text() for text in ax.texts] == ["half of the stream"]
+    assert ax.texts[0].get_position()[1] == 0.5
 
 
 def test_norms_of_stream_and_block_are_two_lines_with_few_ticks(ax):
@@ -146,17 +168,44 @@ def test_controls_are_grey_lines_of_means(ax):
     np.testing.assert_allclose(second.get_ydata(), [1.01, 0.91, 0.61])  # of three seeds
 
 
-def test_dynamics_draw_means_over_layers_and_a_band_over_seeds(ax):
-    plots.dynamics_lines(training_frame(), "score", ax)
+def dynamics_frame():
+    """1 - score is 10^(-3 .. -1), with a geometric mean over layers of 0.01 (2^step) 1.1^seed."""
+    rows = [
+        {"model": model, "seed": seed, "step": step, "layer": layer, "warmup_steps": warmup,
+         "score": 1 - 0.01 * 2**step * 1.1**seed * 10.0**layer}
+        for model, seeds, warmup in (("A", (0,), 1), ("B", (0, 1, 2), 2))
+        for seed in seeds
+        for step in (0, 1, 4)
+        for layer in (-1, 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_dynamics_draw_geometric_means_over_layers_and_a_band_over_seeds(ax):
+    plots.dynamics_lines(dynamics_frame(), "score", ax)
     assert ax.get_xlim()[0] < 0 and [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1"]
-    np.testing.assert_allclose(drawn(ax, "A", "AB")[0].get_ydata(), [1, 0.9, 0.6])
-    np.testing.assert_allclose(drawn(ax, "B", "AB")[0].get_ydata(), [1.01, 0.91, 0.61])
-    assert labels(ax) == ["A", "B", "noise would score, d/(n-1)"] and ax.get_xscale() == "symlog"
+    assert labels(ax) == ["A", "B"] and (ax.get_xscale(), ax.get_yscale()) == ("symlog", "log")
+    (a,), (b,) = (drawn(ax, group, "AB") for group in "AB")
+    np.testing.assert_allclose(a.get_ydata(), [0.01, 0.02, 0.16])
+    np.testing.assert_allclose(b.get_ydata(), [0.011, 0.022, 0.176])  # the mean seed
     seeds = [line.get_ydata()[0] for line in drawn(ax, "B", "AB", alpha=0.5)]
-    np.testing.assert_allclose(seeds, [1, 1.01, 1.02])
+    np.testing.assert_allclose(seeds, [0.01, 0.011, 0.0121])
     several = ax.collections[-1].get_paths()[0].vertices[:, 1]
-    half = stats.t.ppf(0.975, 2) * stats.sem([0.0, 0.01, 0.02])
-    assert (several.min(), several.max()) == pytest.approx((0.61 - half, 1.01 + half))  # not cut
+    factor = 1.1 ** (stats.t.ppf(0.975, 2) / np.sqrt(3))  # of the interval: the seeds' spread is 1
+    assert (several.min(), several.max()) == pytest.approx((0.011 / factor, 0.176 * factor))
+
+
+def test_a_ring_marks_the_first_checkpoint_after_warm_up(ax):
+    plots.dynamics_lines(dynamics_frame(), "score", ax)
+    plots.warmup_marks(dynamics_frame(), "score", ax)
+    rings = [line for line in ax.get_lines() if line.get_markerfacecolor() == "none"]
+    rings = [line for line in rings if len(line.get_xdata())]
+    assert [line.get_color() for line in rings] == list(plots.palette("AB").values())
+    np.testing.assert_allclose(rings[0].get_xydata(), [[1, 0.02]])
+    np.testing.assert_allclose(rings[1].get_xydata(), [[4, 0.176]])
+    assert labels(ax) == ["A", "B", plots.WARMUP_LABEL] and not ax.patches
+    plots.warmup_marks(dynamics_frame().query("model == 'A'"), "score", ax)
+    assert ax.patches[0].get_x() + ax.patches[0].get_width() == 1  # one warm-up, which is shaded
 
 
 def test_panels_share_the_colours_of_all_groups(ax):
@@ -222,20 +271,15 @@ def test_measured_lines_have_the_intervals_of_the_frame_side_by_side(ax):
 
 @pytest.mark.parametrize("outside_first", [True, False])
 def test_no_value_and_no_interval_is_cut_off_in_panels_that_share_an_axis(outside_first):
-    usual, training = profile_frame(), training_frame()
+    usual = profile_frame()
     outside = usual.assign(score=-0.4, score_low=-5.2, score_high=1.3)
-    fig, axes = plt.subplots(2, 2, sharey="row")
-    for place, frame in enumerate((outside, usual) if outside_first else (usual, outside)):
-        plots.linearity_lines(frame, "score", axes[0, place], band="score")
-        moved = 6.4 * (frame is outside)
-        plots.dynamics_lines(
-            training.assign(score=training["score"] - moved), "score", axes[1, place]
-        )
-    plots.thin_lines(usual.assign(score=-9), "score", axes[0, 0], "drawn last")
-    low, high = axes[0, 0].get_ylim()
+    fig, axes = plt.subplots(1, 2, sharey="row")
+    frames = (outside, usual) if outside_first else (usual, outside)
+    for ax, frame in zip(axes, frames, strict=True):
+        plots.linearity_lines(frame, "score", ax, band="score")
+    plots.thin_lines(usual.assign(score=-9), "score", axes[0], "drawn last")
+    low, high = axes[0].get_ylim()
     assert low < -9 and high > 1.3
-    low, high = axes[1, 0].get_ylim()
-    assert low < 0.6 - 6.4 and high > 1.03
     plt.close(fig)
 
 
@@ -256,16 +300,23 @@ def histogram():
     return pd.DataFrame(rows).assign(error_high=lambda frame: frame["error_low"] + 0.1)
 
 
-def test_a_histogram_counts_the_tokens_with_at_least_an_error(ax):
+def test_survival_curves_are_shares_of_tokens_with_at_least_an_error(ax):
     plots.error_histogram(histogram(), ax, heaviest=1)
-    first, second = ax.get_lines()
+    curves = {"measured": [], "gaussian": []}
+    for line in ax.get_lines():
+        grey = line.get_color() == "0.72"
+        curves["gaussian" if grey else "measured"].append(line)
+    dashed, first, second, worst = curves["measured"]
     np.testing.assert_allclose(first.get_xdata(), [0.1, 0.2, 0.3])
-    np.testing.assert_array_equal(first.get_ydata(), [2, 2, 2])
-    np.testing.assert_array_equal(second.get_ydata(), [9, np.nan, np.nan])
-    null = ax.collections[0].get_paths()[0].vertices
-    assert null[:, 1].max() == 8 and null[:, 0].max() <= 0.2
+    np.testing.assert_allclose(first.get_ydata(), [2 / 9, 2 / 9, 2 / 9])
+    np.testing.assert_allclose(second.get_ydata(), [1, np.nan, np.nan])
+    nulls = [line.get_ydata() for line in curves["gaussian"]]  # one for each layer
+    np.testing.assert_allclose(nulls, [[np.nan] * 3, [1, np.nan, np.nan]])
+    np.testing.assert_array_equal(dashed.get_ydata(), nulls[0])
+    assert dashed.get_linestyle() == "--" and set(worst.get_ydata()) == {0.01}
     assert ax.get_xscale() == ax.get_yscale() == "log" and first.get_color() == "black"
-    assert labels(ax) == ["Gaussian residuals,\nsame covariance", "heaviest tail"]
+    expected = ["its Gaussian", "Gaussian residuals,\nsame covariances", "heaviest tail"]
+    assert labels(ax) == [*expected, plots.WORST_LABEL]
 
 
 def blocks():
@@ -306,7 +357,10 @@ def test_layers_have_the_colours_of_their_depth_in_all_panels():
     plots.error_histogram(histogram(), axes[0])
     plots.error_histogram(deep, axes[1])
     plots.depth_bar(fig, axes)
-    colours = [[line.get_color() for line in ax.get_lines()] for ax in axes]
+    colours = [
+        [line.get_color() for line in ax.get_lines() if isinstance(line.get_color(), tuple)]
+        for ax in axes
+    ]
     assert [len(lines) for lines in colours] == [2, 30]  # no layer is left out
     assert colours[0] == [colours[1][14], colours[1][29]]
     (bar,) = (ax for ax in fig.axes if ax not in axes)

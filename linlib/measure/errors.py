@@ -37,11 +37,13 @@ class TokenErrors:
         gaussian: as many errors drawn from a Gaussian with the mean and covariance of the same
             residuals: the tail that any cloud of this shape would have.
         place: (window, position) of each token, (n_tokens, 2).
+        documents: the document of each token, (n_tokens,); None takes each window for a document.
     """
 
     error: np.ndarray
     gaussian: np.ndarray
     place: np.ndarray
+    documents: np.ndarray | None = None
 
 
 def token_errors(
@@ -51,6 +53,7 @@ def token_errors(
     attention_mask: Tensor | None = None,
     *,
     limits: Mapping[int, Tensor] | None = None,
+    documents: Tensor | None = None,
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[int, TokenErrors]:
@@ -63,14 +66,21 @@ def token_errors(
         attention_mask: 1 for tokens, 0 for padding.
         limits: layer -> the largest norms of tokens that are not massive, as in
             `StreamMoments.limits`; massive tokens of a layer are left out there. None keeps all.
+        documents: the document of each token, (n_windows, seq_len), as `linlib.token_windows` gives
+            them; None takes each window for a document.
         batch_size: windows in one forward pass.
         seed: of the Gaussian draws; those of a layer do not depend on which others are measured.
 
     Raises:
         TypeError, ValueError: see `check_windows`; or a layer has a map and no limits, or no token
-            that is not massive.
+            that is not massive, or `documents` has another shape.
     """
     mask = check_windows(model, input_ids, attention_mask)
+    if documents is not None and documents.shape != mask.shape:
+        raise ValueError(
+            f"documents {tuple(documents.shape)} must have the shape of input_ids "
+            f"{tuple(mask.shape)}"
+        )
     if limits is not None and (missing := sorted(set(maps) - set(limits))):
         raise ValueError(
             f"layers {missing} have maps but no limits; take both from the same StreamMoments"
@@ -102,7 +112,8 @@ def token_errors(
         covariance = second[layer] / len(place) - torch.outer(mean, mean)
         generator = torch.Generator().manual_seed(seed + layer)
         gaussian = _gaussian_norms(len(place), mean, covariance, generator)
-        errors[layer] = TokenErrors(torch.cat(norms[layer]).numpy(), gaussian, place)
+        of_token = None if documents is None else documents.cpu().numpy()[tuple(place.T)]
+        errors[layer] = TokenErrors(torch.cat(norms[layer]).numpy(), gaussian, place, of_token)
     return errors
 
 
@@ -182,14 +193,50 @@ def tail_statistics(error: np.ndarray) -> dict[str, float]:
     }
 
 
+def worst_share_error(error: np.ndarray, documents: np.ndarray) -> float:
+    """Standard error of the logarithm of `worst_share`, by leaving out one document at a time.
+
+    It is the delete-one jackknife over documents, since tokens of a document depend on each other.
+    There the worst 1% are counted in fractions of a token, so that rounding their number adds no
+    scatter.
+
+    Args:
+        error: of each token, (n_tokens,).
+        documents: the document of each token, (n_tokens,).
+
+    Returns:
+        The standard error; NaN for a single document.
+    """
+    names, documents, sizes = np.unique(documents, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        return np.nan
+    rest, squared = len(error) - sizes, error**2
+    # No more than these are among the worst of the others, whichever document is left out.
+    n_worst = min(int(np.ceil(WORST * len(error))) + sizes.max(), len(error))
+    worst = np.argsort(-squared, kind="stable")[:n_worst]
+    kept = documents[worst] != np.arange(len(names))[:, None]  # (n_documents, n_worst)
+    counted = kept * np.clip(WORST * rest[:, None] - kept.cumsum(1) + 1, 0, 1)
+    totals = squared.sum() - np.bincount(documents, squared)
+    logs = np.log(counted @ squared[worst] / totals)
+    n_documents = len(names)
+    return float(np.sqrt((n_documents - 1) / n_documents * ((logs - logs.mean()) ** 2).sum()))
+
+
 def error_statistics(errors: TokenErrors) -> pd.DataFrame:
     """Tail statistics of measured errors beside those of their Gaussian null.
 
     Returns:
-        One row: the columns of `tail_statistics`, the same with the prefix `gaussian_`, `n_tokens`.
+        One row: the columns of `tail_statistics`, the same with the prefix `gaussian_`,
+        `log_excess` = log(worst_share / gaussian_worst_share), `log_excess_error`, its standard
+        error over documents (`worst_share_error`; as many Gaussian draws as tokens add next to
+        nothing to it), `n_documents` and `n_tokens`.
     """
     null = {f"gaussian_{name}": value for name, value in tail_statistics(errors.gaussian).items()}
-    row = tail_statistics(errors.error) | null | {"n_tokens": len(errors.error)}
+    row = tail_statistics(errors.error) | null
+    documents = errors.place[:, 0] if errors.documents is None else errors.documents
+    row["log_excess"] = np.log(row["worst_share"] / row["gaussian_worst_share"])
+    row["log_excess_error"] = worst_share_error(errors.error, documents)
+    row |= {"n_documents": len(np.unique(documents)), "n_tokens": len(errors.error)}
     return pd.DataFrame([row])
 
 

@@ -25,9 +25,10 @@ from linlib.measure.windows import (
     run_windows,
     token_norms,
 )
-from linlib.stats import score_interval
+from linlib.stats import median_interval, score_interval
 
 QUANTITIES = ("stream_norm", "output_norm", "delta_norm", "ratio", "cosine")
+WITH_INTERVAL = ("ratio", "cosine")  # what the paper claims something about
 QUARTILES = {"q25": 0.25, "median": 0.5, "q75": 0.75}
 
 
@@ -154,22 +155,33 @@ def stream_norms(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
+    documents: Tensor | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:
     """Norms and cosines of each block, as quartiles over tokens.
 
-    Windows, mask and batch size are those of `linearity_profile`.
+    Windows, mask, documents and batch size are those of `linearity_profile`.
 
     Returns:
         One row per layer, token group and quantity: `stream_norm` ||h_{l-1}||, `output_norm`
         ||h_l||, `delta_norm` ||h_l - h_{l-1}||, `ratio` delta_norm / output_norm, `cosine` of
         h_{l-1} and h_l. Columns `layer`, `depth`, `tokens`, `quantity`, `q25`, `median`, `q75`,
-        `n_tokens`; norms are in the units of the residual stream.
+        `low` and `high`, the 95% interval of the median over documents
+        (`stats.median_interval`; of `ratio` and `cosine` alone, NaN for the norms and for a single
+        document), `n_tokens`; norms are in the units of the residual stream.
 
     Raises:
-        TypeError, ValueError: see `check_windows`.
+        TypeError, ValueError: see `check_windows`; or `documents` has another shape.
     """
     mask = check_windows(model, input_ids, attention_mask)
+    if documents is None:
+        documents = torch.arange(len(input_ids))[:, None].expand(mask.shape)
+    elif documents.shape != mask.shape:
+        raise ValueError(
+            f"documents {tuple(documents.shape)} must have the shape of input_ids "
+            f"{tuple(mask.shape)}"
+        )
+    of_token = documents.cpu()[mask].numpy()  # (n_tokens,)
     layers = choose_layers(model, None)
     values: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     limits: dict[int, Tensor] = {}
@@ -190,9 +202,15 @@ def stream_norms(
     for layer in layers:
         everything = torch.cat(values[layer], dim=1)  # (5, n_tokens)
         usual = ~is_massive(everything[0], everything[1], limits[layer])
-        for tokens, group in zip(TOKEN_GROUPS, (everything, everything[:, usual]), strict=True):
+        for tokens, chosen in zip(TOKEN_GROUPS, (torch.ones_like(usual), usual), strict=True):
             place = {"layer": layer, "depth": layer / len(layers), "tokens": tokens}
-            for name, numbers in zip(QUANTITIES, group.double(), strict=True):
-                quartiles = {k: numbers.nanquantile(q).item() for k, q in QUARTILES.items()}
-                rows.append(place | {"quantity": name} | quartiles | {"n_tokens": len(numbers)})
+            clusters, group = of_token[chosen.numpy()], everything[:, chosen].double()
+            for name, numbers in zip(QUANTITIES, group, strict=True):
+                row = place | {"quantity": name}
+                row |= {k: numbers.nanquantile(q).item() for k, q in QUARTILES.items()}
+                ends = np.nan, np.nan
+                if name in WITH_INTERVAL:
+                    ends = median_interval(numbers.numpy(), clusters)
+                row |= {"low": ends[0], "high": ends[1], "n_tokens": len(numbers)}
+                rows.append(row)
     return pd.DataFrame(rows)
