@@ -84,8 +84,8 @@ torch.allclose(run.linear_map()(x), after_second)
 # The claim is about differences between methods, and the loss varies far more between documents
 # than between methods. So the losses of each document are stored (`_documents`), and the methods
 # are compared on the same documents. `_distillation` has the held-out error along each
-# distillation, whose lowest value decides which maps are kept. `_random` has, as in notebook 06, the
-# loss that random sets of blocks add, on the windows of `study_text`.
+# distillation, whose lowest value decides which maps are kept. `_random` has the loss that random
+# sets of blocks add, as in notebook 06 on the windows of `study_text`.
 
 # %%
 lines = [("removed", "remove", "none")]

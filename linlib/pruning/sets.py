@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from linlib.corpora import token_windows
-from linlib.linearity import LinearMap
+from linlib.linearity import BlockMoments, LinearMap
 from linlib.measure.losses import document_losses
 from linlib.measure.windows import contiguous_batches
 from linlib.models.decoders import decoder_blocks, run_backbone
@@ -133,6 +133,36 @@ def cheapest_sets(
         sets.append(tuple(sorted(ranked[:n])))
     frame = pd.DataFrame(pairs, columns=["order", "n_removed"])
     return frame.assign(removed=[" ".join(map(str, blocks)) for blocks in sets]), sets
+
+
+def cost_table(costs: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """Costs of blocks in several orders, one row per order and block: `block`, `order`, `cost`."""
+    table = pd.DataFrame(costs).rename_axis("block").reset_index()
+    return table.melt("block", [*costs], "order", "cost")
+
+
+def by_model(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Frames of several models, one below the other, with the column `model` in front."""
+    return pd.concat(frames, names=["model"]).reset_index("model")
+
+
+def fold_moments(
+    x: Tensor, delta: Tensor, folds: Tensor, n_folds: int, weights: Tensor
+) -> BlockMoments:
+    """Moments of a block's states with tokens weighted, by fold, for held-out scores.
+
+    Args:
+        x: inputs of the block, (n_windows, seq_len, d_model).
+        delta: its contributions, of the same shape.
+        folds: the fold of each token, (n_windows, seq_len).
+        n_folds: their number.
+        weights: of each token, (n_windows, seq_len); 0 leaves it out.
+    """
+    moments = BlockMoments(x.shape[-1], n_folds)
+    for fold in range(n_folds):
+        here = folds == fold
+        moments.update(x[here], delta[here], fold, weights[here])
+    return moments
 
 
 def losses_of_sets(
