@@ -54,7 +54,6 @@
 
 # %%
 from functools import partial
-from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -129,7 +128,7 @@ DEEP = 12  # blocks; deeper models are not refitted
 settings = linlib.load_profile(profile)
 scale = settings.require("pruning", "this comparison")
 names = [name for name in (scale.first_model, scale.second_model) if name]
-n_grid = scale.numbers[:2][-1]
+n_grid, random = scale.numbers[:2][-1], (scale.random_subsets, settings.seed)
 
 # %% [markdown]
 # ## The null
@@ -155,7 +154,8 @@ n_grid = scale.numbers[:2][-1]
 # `losses_of_sets` gives the loss of the model without each of many sets on each document. Models
 # that agree in their first blocks share the states behind these, so that a set costs about a third
 # of a forward pass beside the language-modelling head. `added_by_set` pairs it with the dense model
-# by document: the difference in nats per token, with its 95% interval over documents. Notebook 22
+# by document: the difference in nats per token, with its 95% interval over documents.
+# `cheapest_sets` takes from each order its first blocks. Notebook 22
 # finds the losses without each single block in the store.
 #
 # Four frames are stored: one row per model, order, number of blocks and method; the random sets
@@ -179,30 +179,23 @@ def measure():
         for order, criterion in others.items():
             costs[order] = store.cached(pruning.block_costs, model, text["input_ids"], criterion)
         costs[ORACLE] = [*studies.added_by_set(single, dense)["added"][1:]]
-        table = pd.DataFrame({"block": blocks} | costs)
-        tables["_costs"][name] = table.melt("block", [*costs], "order", "cost")
-        n, numbers = min(n_grid, len(blocks) - 1), (scale.numbers[-1], scale.random_subsets)
-        drawn = studies.random_sets(len(blocks), n, *numbers, settings.seed)
-        sizes = dict.fromkeys(map(len, drawn))
-        chosen = pd.DataFrame(product(costs, sizes), columns=["order", "n_removed"])
-        ranked = {order: sorted(blocks, key=cost.__getitem__) for order, cost in costs.items()}
-        sets = [tuple(sorted(ranked[order][:k])) for order, k in product(costs, sizes)]
+        tables["_costs"][name] = studies.cost_table(costs)
+        n = min(n_grid, len(blocks) - 1)
+        drawn = studies.random_sets(len(blocks), n, scale.numbers[-1], *random)
+        chosen, sets = studies.cheapest_sets(costs, map(len, drawn))
         grid, found = dict.fromkeys(one for one in sets if len(one) == n), {"alone": single}
         for method, (kind, refit) in methods.items():
             able = dict.fromkeys([*drawn, *grid]) if kind == "remove" else grid
-            if kind == "fold":
-                able = [one for one in grid if pruning.can_fold(model.config, one)]
+            able = [one for one in able if kind != "fold" or pruning.can_fold(model.config, one)]
             if able and not (refit and len(blocks) > DEEP):
-                found[method] = losses([*able], kind, refit=refit)
+                found[method] = losses(able, kind, refit=refit)
         found = pd.concat(found, names=["method"]).reset_index("method")
-        chosen["removed"] = [" ".join(map(str, one)) for one in sets]
         kept = (found["method"] == "alone") | found["removed"].isin(chosen["removed"])
         tables["_documents"][name] = found[kept]
         added = studies.added_by_set(found[found["method"] != "alone"], dense)
         tables["_subsets"][name] = added[added["method"] == "removed"][: len(drawn)]
         tables[""][name] = chosen.merge(added)
-    joined = {suffix: pd.concat(one, names=["model"]) for suffix, one in tables.items()}
-    return {suffix: frame.reset_index("model") for suffix, frame in joined.items()}
+    return {suffix: studies.by_model(frames) for suffix, frames in tables.items()}
 
 
 # %%

@@ -55,6 +55,7 @@ from linlib import plots, store, training
 from linlib.linearity import BlockMoments
 from linlib.measure.errors import block_states, massive_tokens
 from linlib.measure.windows import document_folds, norm_limits, token_norms
+from linlib.pruning import sets as studies
 
 plots.use_style()
 
@@ -102,6 +103,7 @@ sizes, real = settings.measure, [model.label for model in settings.models] or No
 heldout = {"split": "heldout", "seq_len": sizes.seq_len, "n_windows": sizes.n_windows // 2}
 reading = {"batch_size": sizes.batch_size, "layers_per_pass": sizes.layers_per_pass}
 IN_SAMPLE = ["linearity_score", "linearity_no_residual", "n_eff", "n_eff_no_residual"]
+COUNTS = ["n_massive", "first_of_window"]  # of massive tokens
 SCORES = [*IN_SAMPLE, "identity_score", "heldout_score", "heldout_no_residual"]
 n_tokens = heldout["n_windows"] * sizes.seq_len
 left_out = [n for n in (1000, 500, 300, 200, 100, 50, 20, 10, 5, 2, 1, 0) if n <= n_tokens // 8]
@@ -121,19 +123,18 @@ def measure():
             norms = torch.stack([token_norms(x), token_norms(y)])  # (2, n_windows, seq_len)
             limits = norm_limits(*norms.flatten(1))
             excess.append((norms / limits[:, None, None]).amax(0))  # a massive token's is above 1
-            ways = {"all": everything, "no massive": excess[-1] <= 1}
+            massive = excess[-1] > 1
+            counts = {
+                "n_massive": massive.sum().item(),
+                "first_of_window": massive[:, 0].sum().item(),
+            }
+            ways = {"all": everything, "no massive": ~massive}
             ways["no first position"] = torch.arange(sizes.seq_len) > 0 * everything
             ways["energy weights"] = 1 / (norms[0].square() + token_norms(delta).square())
             for counted, weights in ways.items():
-                moments = BlockMoments(d_model, sizes.n_folds)
-                for fold in range(sizes.n_folds):
-                    here = folds == fold
-                    moments.update(x[here], delta[here], fold, weights[here].float())
-                found = {score: getattr(moments, score)() for score in SCORES}
-                massive = {"n_massive": ways["no massive"].logical_not().sum().item()}
-                massive["first_of_window"] = (excess[-1][:, 0] > 1).sum().item()
-                found |= massive | {"d_model": d_model}
-                scores.append(place | {"tokens": counted} | found)
+                moments = studies.fold_moments(x, delta, folds, sizes.n_folds, weights.float())
+                found = {score: getattr(moments, score)() for score in SCORES} | counts
+                scores.append(place | {"tokens": counted} | found | {"d_model": d_model})
             moments, order = BlockMoments(d_model), norms[1].flatten().argsort()
             for number, part in zip(left_out, order.split(added)):
                 moments.update(*(one.flatten(0, 1)[part].double() for one in (x, delta)))
@@ -146,6 +147,7 @@ def measure():
     return {"": pd.DataFrame(scores), "_left_out": pd.DataFrame(curves), "_tokens": tokens}
 
 
+# %%
 frame = linlib.result("what_makes_099", measure, settings, remeasure)
 
 # %% [markdown]

@@ -64,6 +64,7 @@ import torch
 import linlib
 from linlib import plots, stats, store, training
 from linlib.measure import TOKEN_GROUPS
+from linlib.pruning import interval_columns
 from linlib.pruning import sets as studies
 
 plots.use_style()
@@ -139,20 +140,16 @@ def measure():
         rows = []
         for (block, one), tokens in product(loss.groupby(level="removed"), TOKEN_GROUPS):
             sizes, work = one.index.get_level_values("n_tokens"), one["removed"] - one["dense"]
-            ratios = {"work": (work, sizes), "left": (one[tokens] - one["dense"], sizes)}
-            found = {value: stats.clustered_mean(*pair) for value, pair in ratios.items()}
-            found = {"phi": stats.ratio(one["removed"] - one[tokens], work)} | found
-            row = {"block": int(block), "tokens": tokens}
-            for value, ends in found.items():
-                row |= dict(zip((value, f"{value}_low", f"{value}_high"), ends))
-            rows.append(row)
+            found = {"phi": stats.ratio(one["removed"] - one[tokens], work)}
+            found["work"] = stats.clustered_mean(work, sizes)
+            found["left"] = stats.clustered_mean(one[tokens] - one["dense"], sizes)
+            rows.append({"block": int(block), "tokens": tokens} | interval_columns(found))
         scores = store.cached(linlib.linearity_profile, model, **text)
         scores = scores.assign(block=scores["layer"] - 1)[["block", "tokens", *columns]]
         frames[""][name] = pd.DataFrame(rows).merge(scores).sort_values("block")
         loss = loss.rename_axis(["block", *keys[1:]]).reset_index()
         frames["_documents"][name] = loss.astype({"block": int}).sort_values(["block", "document"])
-    joined = {suffix: pd.concat(one, names=["model"]) for suffix, one in frames.items()}
-    return {suffix: frame.reset_index("model") for suffix, frame in joined.items()}
+    return {suffix: studies.by_model(tables) for suffix, tables in frames.items()}
 
 
 # %%

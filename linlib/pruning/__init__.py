@@ -10,11 +10,18 @@ can be kept (`store.cached(fit_maps, model, ...)`) and put into the model again 
 
 from linlib.pruning.distil import distil
 from linlib.pruning.fit import METHODS, Maps, apply_maps, fit_maps, prune, run_moments
-from linlib.pruning.losses import LIKE_TEST, STORIES, added_loss, pruning_texts
+from linlib.pruning.losses import (
+    LIKE_TEST,
+    STORIES,
+    added_loss,
+    interval_columns,
+    pruning_texts,
+)
 from linlib.pruning.maps import affine_maps, can_fold, output_projection, replace_runs
 from linlib.pruning.order import CRITERIA, block_costs, removal_order
 from linlib.pruning.remove import adjacent_runs, remove_blocks
 from linlib.pruning.save import load_pruned, save_pruned
+from linlib.pruning.sets import random_removals, study_text
 
 __all__ = [
     "CRITERIA",
@@ -30,13 +37,16 @@ __all__ = [
     "can_fold",
     "distil",
     "fit_maps",
+    "interval_columns",
     "load_pruned",
     "output_projection",
     "prune",
     "pruning_texts",
+    "random_removals",
     "removal_order",
     "remove_blocks",
     "replace_runs",
     "run_moments",
     "save_pruned",
+    "study_text",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -78,3 +79,12 @@ def added_loss(losses: pd.DataFrame, dense: pd.DataFrame) -> dict[str, float]:
     values = [*np.exp(loss).tolist(), loss[0], *clustered_mean(added, losses["n_tokens"])]
     names = ("perplexity", "low", "high", "loss", "added", "added_low", "added_high")
     return dict(zip(names, values, strict=True))
+
+
+def interval_columns(found: Mapping[str, tuple[float, float, float]]) -> dict[str, float]:
+    """Values with intervals as columns: {"phi": (1, 0, 2)} gives `phi`, `phi_low`, `phi_high`."""
+    return {
+        f"{name}{end}": number
+        for name, ends in found.items()
+        for end, number in zip(("", "_low", "_high"), ends, strict=True)
+    }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, product
 from random import Random
 
 import pandas as pd
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from linlib.corpora import token_windows
-from linlib.linearity import LinearMap
+from linlib.linearity import BlockMoments, LinearMap
 from linlib.measure.losses import document_losses
 from linlib.measure.windows import contiguous_batches
 from linlib.models.decoders import decoder_blocks, run_backbone
@@ -77,6 +77,92 @@ def random_sets(
             while len(found) < enough:
                 found[tuple(sorted(generator.sample(range(n_blocks), number)))] = None
     return list(found)
+
+
+def random_removals(
+    model: PreTrainedModel,
+    order: Sequence[int],
+    numbers: Sequence[int],
+    given: Mapping[str, object],
+    at_most: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Loss that is added by removing the first blocks of an order, and as many drawn at random.
+
+    Args:
+        model: the dense decoder.
+        order: blocks in the order of their removal.
+        numbers: of blocks that are removed.
+        given: keyword arguments of `losses_of_sets`, as `study_text` gives them.
+        at_most: random sets of one size; all there are, where they are not more.
+        seed: of the random sets.
+
+    Returns:
+        One row per number of blocks and set: `n_removed`, `drawn` ("in order", the first blocks of
+        the order, or "random"), `removed`, and the columns of `added_loss`, in nats per token.
+    """
+    n_blocks, rows = len(decoder_blocks(model)), []
+    for n in numbers:
+        drawn = [one for one in random_sets(n_blocks, n, n, at_most, seed) if len(one) == n]
+        rows += [(n, "in order", tuple(sorted(order[:n])))]
+        rows += [(n, "random", one) for one in drawn]
+    distinct = dict.fromkeys(blocks for *_, blocks in rows)
+    losses = losses_of_sets(model, [(), *distinct], "remove", **given)
+    added = added_by_set(losses, losses[losses["removed"] == ""])
+    sets = pd.DataFrame(rows, columns=["n_removed", "drawn", "removed"])
+    sets["removed"] = [" ".join(map(str, blocks)) for blocks in sets["removed"]]
+    return sets.merge(added, on="removed")
+
+
+def cheapest_sets(
+    costs: Mapping[str, Sequence[float]], sizes: Iterable[int]
+) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
+    """The cheapest blocks by each of several orders, for each number of blocks.
+
+    Args:
+        costs: order -> the cost of each block.
+        sizes: numbers of blocks; repeated ones count once.
+
+    Returns:
+        One row per order and number of blocks: `order`, `n_removed` and `removed`, the blocks such
+        as "3 14"; and the same sets of blocks as sorted tuples.
+    """
+    pairs, sets = list(product(costs, dict.fromkeys(sizes))), []
+    for order, n in pairs:
+        ranked = sorted(range(len(costs[order])), key=costs[order].__getitem__)
+        sets.append(tuple(sorted(ranked[:n])))
+    frame = pd.DataFrame(pairs, columns=["order", "n_removed"])
+    return frame.assign(removed=[" ".join(map(str, blocks)) for blocks in sets]), sets
+
+
+def cost_table(costs: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """Costs of blocks in several orders, one row per order and block: `block`, `order`, `cost`."""
+    table = pd.DataFrame(costs).rename_axis("block").reset_index()
+    return table.melt("block", [*costs], "order", "cost")
+
+
+def by_model(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Frames of several models, one below the other, with the column `model` in front."""
+    return pd.concat(frames, names=["model"]).reset_index("model")
+
+
+def fold_moments(
+    x: Tensor, delta: Tensor, folds: Tensor, n_folds: int, weights: Tensor
+) -> BlockMoments:
+    """Moments of a block's states with tokens weighted, by fold, for held-out scores.
+
+    Args:
+        x: inputs of the block, (n_windows, seq_len, d_model).
+        delta: its contributions, of the same shape.
+        folds: the fold of each token, (n_windows, seq_len).
+        n_folds: their number.
+        weights: of each token, (n_windows, seq_len); 0 leaves it out.
+    """
+    moments = BlockMoments(x.shape[-1], n_folds)
+    for fold in range(n_folds):
+        here = folds == fold
+        moments.update(x[here], delta[here], fold, weights[here])
+    return moments
 
 
 def losses_of_sets(
