@@ -16,8 +16,8 @@
 #
 # **The paper's claim.** Its first sentence reports "a novel linear characteristic exclusive to
 # transformer decoders" ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), abstract). The paper
-# measures decoders and nothing else, so that the word *exclusive* is left without a test. An encoder
-# is made of the same blocks; what it lacks is the causal mask. Is it less linear?
+# measures decoders and nothing else, so that the word *exclusive* is left without a test. An
+# encoder is made of the same blocks; what it lacks is the causal mask. Is it less linear?
 #
 # **Cost.** `smoke` a minute, `tiny` about two minutes on two CPU cores for two pretrained models.
 # `laptop` trains four pairs of twins beside them, in about half an hour. `gpu` and `paper` add
@@ -37,7 +37,7 @@
 #
 # **What an encoder's residual stream is.** It depends on where the norms are. ModernBERT is
 # *pre-norm*, as today's decoders are: a block reads a normed copy of the stream and adds to the
-# stream itself, so that $h_l = h_{l-1} + \Delta_l$ and what the blocks add is all that ever changes.
+# stream itself, so that $h_l = h_{l-1} + \Delta_l$ and what blocks add is all that ever changes.
 # BERT, and with it MiniLM, is *post-norm*: a block ends in a layer norm, $h_l =
 # \mathrm{LN}(z + f(z))$ with $z = \mathrm{LN}(h_{l-1} + a(h_{l-1}))$. What is carried on is then
 # the normed state, $\Delta_l = h_l - h_{l-1}$ holds the effect of two norms as well, and no token
