@@ -167,7 +167,6 @@ plt.close(fig)  # shown below, when all is drawn
 for trained, ax in zip(shown, axes[0]):
     rows = usual[usual["trained"] == trained]
     if trained == "pretrained":
-        rows = rows.assign(model=rows["model"] + ", " + rows["kind"])
         plots.linearity_lines(rows, "heldout_score", ax, "heldout_score", "dominated")
     else:
         null = rows.groupby("depth")["null_score"].max()
@@ -201,10 +200,11 @@ by_model[scores].median().join(by_model["n_massive"].max()).round(3)
 # the variance, about what separates the decoders of Figure 1 from each other. In one line, by twin:
 
 # %%
-twins = usual.query("trained == 'here'").groupby(["seed", "direction"])[scores[0]].median()
+twins = usual.query("trained == 'here'")
+twins = twins.pivot_table("heldout_score", "seed", "direction", "median")
 "; ".join(
     f"seed {seed:g}: causal {pair['causal']:.3f}, bidirectional {pair['bidirectional']:.3f}"
-    for seed, pair in twins.unstack().iterrows()
+    for seed, pair in twins.iterrows()
 ) or "This profile trains no twins."
 
 # %% [markdown]

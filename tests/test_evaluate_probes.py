@@ -117,7 +117,8 @@ def test_shuffled_groups_of_one_label_keep_one():
     assert true["accuracy"][0] > 0.9 and null["low"][0] < 0.5 < null["high"][0]
     # Texts of a group have one state and so one prediction: four of them are right or wrong
     # together, which could not be if a group held two labels.
-    assert (null["accuracy"][0] * N / 4) % 1 == 0
+    n_right = null["accuracy"][0] * N / 4
+    assert n_right == pytest.approx(round(n_right))
     turned = _shuffled(labels, groups, seed=0).reshape(-1, 4)
     assert (turned == turned[:, :1]).all() and (turned[:, 0] != labels[::4]).any()
 
@@ -191,12 +192,11 @@ def test_pairs_are_told_apart_as_by_a_plain_loop():
 
 
 def test_what_the_texts_of_a_pair_share_plays_no_part_in_pairs():
-    """A component common to a pair, along the direction of the signal, moves both logits alike."""
-    states = 0.1 * noise(1)
-    common = torch.randn(N // 2, generator=torch.Generator().manual_seed(7))
-    states[0, :, 0] += 10 * common[PAIRS] + torch.as_tensor(RIGHT)
+    """A component common to a pair, ten times as large as the signal, moves both logits alike."""
+    states = 10 * noise(1, N // 2)[:, PAIRS]
+    states[0, :, 0] += torch.as_tensor(RIGHT)
     (row,) = probe_layers(states, RIGHT, PAIRS, strengths=[1.0]).to_dict("records")
-    assert row["accuracy"] < 0.75 and row["pair_accuracy"] > 0.95
+    assert row["accuracy"] < 0.65 and row["pair_accuracy"] == 1
 
 
 def test_pairs_in_any_order_are_the_same_pairs():
