@@ -16,8 +16,8 @@
 #
 # **The paper's claim.** Its first sentence reports "a novel linear characteristic exclusive to
 # transformer decoders" ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), abstract). The paper
-# measures decoders and nothing else, so that the word *exclusive* is left without a test. An encoder
-# is made of the same blocks; what it lacks is the causal mask. Is it less linear?
+# measures decoders and nothing else, so that the word *exclusive* is left without a test. An
+# encoder is made of the same blocks; what it lacks is the causal mask. Is it less linear?
 #
 # **Cost.** `smoke` a minute, `tiny` about two minutes on two CPU cores for two pretrained models.
 # `laptop` trains four pairs of twins beside them, in about half an hour. `gpu` and `paper` add
@@ -37,7 +37,7 @@
 #
 # **What an encoder's residual stream is.** It depends on where the norms are. ModernBERT is
 # *pre-norm*, as today's decoders are: a block reads a normed copy of the stream and adds to the
-# stream itself, so that $h_l = h_{l-1} + \Delta_l$ and what the blocks add is all that ever changes.
+# stream itself, so that $h_l = h_{l-1} + \Delta_l$ and what blocks add is all that ever changes.
 # BERT, and with it MiniLM, is *post-norm*: a block ends in a layer norm, $h_l =
 # \mathrm{LN}(z + f(z))$ with $z = \mathrm{LN}(h_{l-1} + a(h_{l-1}))$. What is carried on is then
 # the normed state, $\Delta_l = h_l - h_{l-1}$ holds the effect of two norms as well, and no token
@@ -167,7 +167,6 @@ plt.close(fig)  # shown below, when all is drawn
 for trained, ax in zip(shown, axes[0]):
     rows = usual[usual["trained"] == trained]
     if trained == "pretrained":
-        rows = rows.assign(model=rows["model"] + ", " + rows["kind"])
         plots.linearity_lines(rows, "heldout_score", ax, "heldout_score", "dominated")
     else:
         null = rows.groupby("depth")["null_score"].max()
@@ -201,10 +200,11 @@ by_model[scores].median().join(by_model["n_massive"].max()).round(3)
 # the variance, about what separates the decoders of Figure 1 from each other. In one line, by twin:
 
 # %%
-twins = usual.query("trained == 'here'").groupby(["seed", "direction"])[scores[0]].median()
+twins = usual.query("trained == 'here'")
+twins = twins.pivot_table("heldout_score", "seed", "direction", "median")
 "; ".join(
     f"seed {seed:g}: causal {pair['causal']:.3f}, bidirectional {pair['bidirectional']:.3f}"
-    for seed, pair in twins.unstack().iterrows()
+    for seed, pair in twins.iterrows()
 ) or "This profile trains no twins."
 
 # %% [markdown]

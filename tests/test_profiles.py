@@ -16,8 +16,17 @@ def test_every_profile_loads_and_says_its_own_name(name):
     assert profile.zoo or profile.models
 
 
-def test_the_four_scales_exist():
-    assert PROFILES == ["gpu", "paper", "smoke", "tiny"]
+def test_the_five_scales_exist():
+    assert PROFILES == ["gpu", "laptop", "paper", "smoke", "tiny"]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_has_encoders_with_what_their_tokenizers_lack(name):
+    profile = load_profile(name)
+    assert profile.encoders.models or profile.encoders.seeds
+    assert profile.zoo or not profile.encoders.seeds  # twins have the shape of the zoo
+    for model in profile.encoders.models:
+        assert (model.bos_token, model.separator) == ("[CLS]", "[SEP]")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -93,7 +102,7 @@ def test_a_relative_path_is_told_apart_from_a_hub_id_by_its_folder(tmp_path, mon
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown profile 'tny'; choose from \['gpu', 'paper'"):
+    with pytest.raises(ValueError, match=r"unknown profile 'tny'; choose from \['gpu', 'laptop'"):
         load_profile("tny")
 
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import TrainerCallback
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForMaskedLM, TrainerCallback
 
 from linlib import linearity_profile, load_profile, token_windows
-from linlib.models import load_model, load_tokenizer
+from linlib.models import load_encoder, load_model, load_tokenizer
 from linlib.store import keys
 from linlib.training import (
     RegularisedTrainer,
@@ -27,7 +28,13 @@ from linlib.training import (
     compare_at_equal_loss,
     train,
 )
-from linlib.training.pretraining import checkpoint_steps, measure_checkpoints, tokenise
+from linlib.training.pretraining import (
+    checkpoint_steps,
+    measure_checkpoints,
+    tokenise,
+    train_or_diverge,
+    validation_loss,
+)
 from linlib.training.zoo import zoo_config
 
 PLAIN = dict(steps=24, batch_size=4, learning_rate=3e-3, warmup_steps=4, seed=0)
@@ -245,6 +252,119 @@ def test_weights_stay_float32_in_mixed_precision(tmp_path, text, heldout, corpus
 def test_a_batch_too_large_for_memory_is_accumulated(tmp_path, trained, text):
     run(tmp_path, text, PLAIN | {"micro_batch_size": 2})
     np.testing.assert_allclose(losses_of(tmp_path)["loss"], losses_of(trained)["loss"], rtol=2e-3)
+
+
+# --------------------------------------------------------------------- masked tokens
+
+
+MASKED = dict(steps=200, batch_size=8, learning_rate=1e-2, warmup_steps=4, seed=0, masked=True)
+
+
+def run_masked(folder, text):
+    tokenizer = load_tokenizer(text["tokenizer"])
+    config = {
+        "model_type": "modernbert",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "cls_token_id": tokenizer.bos_token_id,
+        "sep_token_id": tokenizer.eos_token_id,
+    }
+    train(folder, config, **text, **MASKED)
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("masked")
+    run_masked(folder, text)
+    return folder
+
+
+def loss_of_masked(folder, corpus):
+    """Loss of a model on every seventh token, all of which are masked."""
+    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = load_tokenizer(folder)
+    windows = token_windows(corpus, tokenizer, seq_len=32, n_windows=40)
+    hidden = torch.zeros_like(windows, dtype=torch.bool)
+    hidden[:, 3::7] = True
+    ids = windows.masked_fill(hidden, tokenizer.mask_token_id)
+    with torch.no_grad():
+        return cross_entropy(model(input_ids=ids).logits[hidden], windows[hidden]).item()
+
+
+def test_an_encoder_learns_to_find_masked_tokens(masked, corpus):
+    tokenizer = load_tokenizer(masked)
+    assert tokenizer.mask_token == tokenizer.pad_token
+    saved = checkpoints(masked)
+    first, last = (loss_of_masked(saved[step], corpus) for step in (0, 200))
+    windows = token_windows(corpus, tokenizer, seq_len=32, n_windows=40)
+    shares = torch.bincount(windows[:, 3::7].flatten()) / windows[:, 3::7].numel()
+    unigrams = -torch.xlogy(shares, shares).sum().item()  # of a model that looks at no context
+    assert last < unigrams < first
+    assert load_encoder(masked).config.model_type == "modernbert"
+
+
+def test_an_encoder_whose_training_stopped_ends_as_one_that_did_not(
+    tmp_path, masked, text, monkeypatch
+):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 50:
+                raise KeyboardInterrupt
+
+    original = RegularisedTrainer.train
+
+    def stopped(trainer, *args, **kwargs):
+        trainer.add_callback(Stop())
+        return original(trainer, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RegularisedTrainer, "train", stopped)
+        run_masked(tmp_path, text)
+    kept = [path.name for path in (tmp_path / "trainer").glob("checkpoint-*")]
+    assert kept == ["checkpoint-40"] and not (tmp_path / "losses.json").exists()
+    run_masked(tmp_path, text)
+    for name, tensor in weights_of(tmp_path).items():
+        torch.testing.assert_close(tensor, weights_of(masked)[name])
+
+
+# ---------------------------------------------------------------------------- divergence
+
+
+def test_a_run_that_diverges_ends_in_a_note_and_has_no_loss(tmp_path, text, heldout):
+    config = zoo_config("llama", load_profile("smoke").zoo, load_tokenizer(text["tokenizer"]))
+    options = PLAIN | {"learning_rate": 1e30, "warmup_steps": 0}
+    seed = options.pop("seed")
+    train_or_diverge(tmp_path, config, **text, seed=seed, options=options)
+    note = (tmp_path / "diverged.txt").read_text()
+    assert re.search(r"became (nan|inf|NaN or inf) in step \d; .*Lower the learning rate", note)
+    assert not (tmp_path / "trainer").exists() and not (tmp_path / "losses.json").exists()
+    assert not (tmp_path / "model.safetensors").exists()
+    require_finite_checkpoints(tmp_path)
+    assert validation_loss(tmp_path, heldout) is None
+
+
+def test_a_run_that_ends_well_has_the_loss_of_its_model(tmp_path, trained, heldout):
+    last = measure_checkpoints(trained, heldout).query("step == 24")["validation_loss"]
+    assert validation_loss(trained, heldout) == pytest.approx(last.iloc[0], rel=1e-6)
+
+
+def test_a_group_of_processes_is_stopped_by_a_run_that_diverges(tmp_path, text, monkeypatch):
+    def diverge(*args, **options):
+        raise FloatingPointError("the loss became nan in step 3")
+
+    given = {"config": {}, **text, "seed": 0, "options": {}}
+    monkeypatch.setattr("linlib.training.pretraining.train", diverge)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(FloatingPointError, match="became nan in step 3"):
+        train_or_diverge(tmp_path, **given)
+    assert not (tmp_path / "diverged.txt").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    train_or_diverge(tmp_path, **given)
+    assert (tmp_path / "diverged.txt").read_text() == "the loss became nan in step 3"
 
 
 # ---------------------------------------------------------------------------- comparisons

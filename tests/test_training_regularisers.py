@@ -1,5 +1,8 @@
 """The regularisers against their formulas in float64, and the Trainer that adds them."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -82,6 +85,26 @@ def test_variants_are_named_after_their_term():
     assert parse_variant("plain") is None
     assert parse_variant("cosine-0.5") == Regulariser("cosine", 0.5)
     assert parse_variant("mse-2.0") == Regulariser("mse", 2.0)
+    named = parse_variant("cosine-0.5-from-embeddings")
+    assert named == Regulariser("cosine", 0.5, from_embeddings=True) != parse_variant("cosine-0.5")
+
+
+def test_a_sum_from_the_embeddings_has_one_term_more_in_closed_form():
+    """States that turn by known angles, and that move by known distances."""
+    steps = [math.pi / 2, math.pi / 3, 0.0]  # from h_0 to h_1, h_2 and h_3
+    angles = torch.tensor([0.0, *np.cumsum(steps)], dtype=torch.float64)
+    lengths = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=torch.float64)
+    stream = [
+        (length * torch.stack([angle.cos(), angle.sin()])).expand(2, 3, 2)
+        for angle, length in zip(angles, lengths, strict=True)
+    ]
+    cosine = [Regulariser("cosine", 0.5, first) for first in (False, True)]
+    assert cosine[0](stream[1:]).item() == pytest.approx(0.5 * (1 - 0.5))
+    assert cosine[1](stream).item() == pytest.approx(0.5 * ((1 - 0.0) + (1 - 0.5)))
+    mse = [Regulariser("mse", 2.0, first) for first in (False, True)]
+    inner = (4 + 9 - 2 * 2 * 3 * 0.5) + (5 - 3) ** 2  # law of cosines
+    assert mse[0](stream[1:]).item() == pytest.approx(2 * inner)
+    assert mse[1](stream).item() == pytest.approx(2 * (inner + (1 + 4)))
 
 
 # ------------------------------------------------------------------------------- trainer
@@ -112,9 +135,12 @@ def trainer(folder, model, regulariser, data=None, **options):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bloom", "mistral", "opt_350m"])
-@pytest.mark.parametrize("kind", ["mse", "cosine"])
-def test_the_gradient_is_that_of_loss_plus_term(tmp_path, name, kind):
-    regulariser = Regulariser(kind, 0.5)
+@pytest.mark.parametrize(
+    "regulariser",
+    [Regulariser("mse", 0.5), Regulariser("cosine", 0.5), Regulariser("cosine", 0.5, True)],
+    ids=["mse", "cosine", "from embeddings"],
+)
+def test_the_gradient_is_that_of_loss_plus_term(tmp_path, name, regulariser):
     model, reference = tiny_model(name).train(), tiny_model(name).train()
     batch = {"input_ids": windows(4), "labels": windows(4)}
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
@@ -126,7 +152,8 @@ def test_the_gradient_is_that_of_loss_plus_term(tmp_path, name, kind):
     expected = reference(**batch).loss
     torch.manual_seed(0)
     stream = residual_stream(reference, batch["input_ids"], batch["attention_mask"])
-    (expected + regulariser(stream[1:], batch["attention_mask"])).backward()
+    states = stream if regulariser.from_embeddings else stream[1:]
+    (expected + regulariser(states, batch["attention_mask"])).backward()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         if theirs.grad is None:
             assert ours.grad is None
@@ -217,6 +244,9 @@ def test_a_model_of_one_block_is_refused():
         ("cosine--1", "'cosine--1' is neither.*not negative, got -1.0"),
         ("mse-nan", "must be a finite number.*got nan"),
         ("mse", "'mse' is neither 'plain' nor '<kind>-<lambda>'"),
+        ("cosine-from-embeddings", "with or without '-from-embeddings' at its end"),
+        ("cosine-0.5-from-embedding", "'cosine-0.5-from-embedding' is neither"),
+        ("plain-from-embeddings", "'plain-from-embeddings' is neither"),
     ],
 )
 def test_a_variant_that_makes_no_sense_is_refused(variant, message):
