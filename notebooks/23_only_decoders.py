@@ -170,10 +170,11 @@ for trained, ax in zip(shown, axes[0]):
         plots.linearity_lines(rows, "heldout_score", ax, "heldout_score", "dominated")
     else:
         null = rows.groupby("depth")["null_score"].max()
-        ax.plot(null.index, null, ":", color=plots.NULL_COLOUR)
+        ax.plot(null.index, null, ":", color=plots.NULL_COLOUR, label=plots.NULL_LABEL)
         plots.interval_lines(rows, "heldout_score", "direction", ax, groups=list(TWINS))
     ax.set(title=TITLES[trained], xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
-    ax.legend(*ax.get_legend_handles_labels(), loc="lower left", fontsize=10)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2, "fontsize": 10}
+    ax.legend(*ax.get_legend_handles_labels(), **below)
 axes[0, 0].set(ylabel="Held-out score, no massive tokens", ylim=(-0.03, 1.03))
 plots.save(fig, store.figures_folder(settings.name) / "only_decoders")
 plots.show(fig)

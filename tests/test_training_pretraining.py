@@ -307,28 +307,39 @@ def test_an_encoder_learns_to_find_masked_tokens(masked, corpus):
     assert load_encoder(masked).config.model_type == "modernbert"
 
 
-def test_an_encoder_whose_training_stopped_ends_as_one_that_did_not(
-    tmp_path, masked, text, monkeypatch
-):
+def test_an_encoder_whose_training_stopped_continues(tmp_path, masked, text, corpus, monkeypatch):
+    """Its last masks are others: those of the next batch are drawn before a checkpoint is saved."""
+    stops, steps = [50, None], []
+
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 50:
+            steps.append(state.global_step)
+            if state.global_step == stops[0]:
                 raise KeyboardInterrupt
 
     original = RegularisedTrainer.train
 
-    def stopped(trainer, *args, **kwargs):
+    def watched(trainer, *args, **kwargs):
         trainer.add_callback(Stop())
         return original(trainer, *args, **kwargs)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RegularisedTrainer, "train", stopped)
+    monkeypatch.setattr(RegularisedTrainer, "train", watched)
+    with pytest.raises(KeyboardInterrupt):
         run_masked(tmp_path, text)
     kept = [path.name for path in (tmp_path / "trainer").glob("checkpoint-*")]
     assert kept == ["checkpoint-40"] and not (tmp_path / "losses.json").exists()
+    steps.clear()
+    stops.pop(0)
     run_masked(tmp_path, text)
-    for name, tensor in weights_of(tmp_path).items():
-        torch.testing.assert_close(tensor, weights_of(masked)[name])
+    assert steps == list(range(41, 201))
+    one, other = (losses_of(folder).set_index("step")["loss"] for folder in (masked, tmp_path))
+    assert one.loc[:40].tolist() == other.loc[:40].tolist() and list(one.index) == list(other.index)
+    assert other[50] == pytest.approx(one[50], rel=0.1)
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert loss_of_masked(tmp_path, corpus) == pytest.approx(
+        loss_of_masked(masked, corpus), abs=0.3
+    )
 
 
 # ---------------------------------------------------------------------------- divergence
