@@ -177,7 +177,7 @@ for (text, model), ax in zip(product(texts, models), axes.flat):
     for place, task in enumerate(tasks):
         label = "the paper's mean" if place == 0 else None
         ax.plot([paper[task]] * 2, [place - 0.4, place + 0.4], "k", lw=2.2, label=label)
-    ax.set(title=f"{model}, {texts[text]}", xlabel="Change of the score w/o residual", ylabel="")
+    ax.set(title=f"{model}\n{texts[text]}", xlabel="Change of the score w/o residual", ylabel="")
     ax.title.set_fontsize(11)
 plots.label_outer(axes)
 plots.legend(fig, axes[0, 0])

@@ -242,8 +242,9 @@ pd.concat([f(settings.name).to_frame(name) for f, name in zip(found, names)], ax
 #   little, answer by association and cannot look names up. Columns on which all models guess add
 #   nothing but noise to a mean; the verdict goes by columns that the profile declares, which were
 #   chosen by a plain model that is not compared.
-# - At `tiny` and `laptop` most labels of BoolQ, RTE and CB can be guessed from the passage alone (it says
-#   whether the hero is sad or happy, and that is what is asked), and none from the question alone.
+# - At `tiny` and `laptop` most labels of BoolQ, RTE and CB can be guessed from the passage alone,
+#   which says whether the hero is sad or happy, and that is what is asked; from the question alone
+#   none can.
 # - The harness's stock prompts are used as they are; they were not made for models this small.
 # - Prompts longer than the window lose their beginning, as the harness implements it.
 # - The stock task of ReCoRD does not import on the library versions used; ours has the same

@@ -416,23 +416,31 @@ def test_points_show_means_intervals_and_seeds(ax):
     assert labels(ax) == groups and ax.get_xlabel() == ax.get_ylabel() == ""
     heights = {}
     for group, mean in (("task", 1.1), ("control", 0.1)):
-        points, *bars = drawn(ax, group, groups)
-        np.testing.assert_allclose(points.get_xdata(), [mean, mean])
-        heights[group] = points.get_ydata()
+        lines = drawn(ax, group, groups)
+        bars, points = ([line for line in lines if len(line.get_xdata()) == n] for n in (2, 1))
+        np.testing.assert_allclose([line.get_xdata()[0] for line in points], [mean, mean])
+        heights[group] = np.array([line.get_ydata()[0] for line in points])
         half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
-        ends = np.concatenate([bar.get_xdata() for bar in bars])
-        ends = ends[np.isfinite(ends)].reshape(-1, 2)  # (bars, ends)
+        ends = [line.get_xdata() for line in bars]
         np.testing.assert_allclose(ends, [[mean - half, mean + half]] * 2)
         seeds = drawn(ax, group, groups, alpha=0.5)
         found = sorted(x for line in seeds for x in line.get_xdata())
         np.testing.assert_allclose(found, np.repeat([mean - 0.1, mean, mean + 0.1], 2))
-        np.testing.assert_allclose(seeds[0].get_ydata(), heights[group])  # on the bar
+        np.testing.assert_allclose(seeds[0].get_ydata(), heights[group][0])  # on the bar
     assert ax.yaxis_inverted() and (heights["task"] < heights["control"]).all()  # first is upper
     assert (np.abs(heights["task"] - [0, 1]) < 0.5).all()
+
+
+def test_points_keep_their_places_where_a_group_has_fewer_seeds(ax):
+    rows = [("cb", "task", seed, 1.0) for seed in range(3)] + [("cb", "control", 0, 0.0)]
+    frame = pd.DataFrame(rows, columns=["task", "training", "seed", "change"])
+    plots.interval_points(frame, "change", "task", "training", ax, ["task", "control"])
+    seeds = drawn(ax, "task", ["task", "control"], alpha=0.5)
+    assert len({y for line in seeds for y in line.get_ydata()}) == 1
 
 
 def test_one_group_stands_on_its_row(ax):
     rows = pd.DataFrame({"task": "cb", "training": "task", "change": [0.5, 0.7]})
     plots.interval_points(rows, "change", "task", "training", ax, ["task"])
-    points = drawn(ax, "task", ["task"])[0]
-    np.testing.assert_allclose(points.get_xydata(), [[0.6, 0]])
+    (point,) = [line for line in drawn(ax, "task", ["task"]) if len(line.get_xdata()) == 1]
+    np.testing.assert_allclose(point.get_xydata(), [[0.6, 0]])

@@ -14,9 +14,11 @@ from linlib.stats import (
     mean_interval,
     over_seeds,
     paired_differences,
+    pooled_mean,
     rank_correlation,
     ratio,
     score_interval,
+    seed_differences,
     share_difference,
     smallest_effect,
 )
@@ -74,11 +76,33 @@ def test_differences_are_paired_by_seed(effect, noise, verdict):
     interval = stats.ttest_rel(wide["cosine"], wide["plain"]).confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
     assert row["seeds"] == 4 and row["variant"] == "cosine"
-    assert row["overlap"] and row["verdict"] == "no difference shown"  # seeds differ by far more
-    apart = frame.assign(score=frame["score"] - frame["seed"].map(wide["plain"]))
-    (row,) = paired_differences(apart, ["size"], "score").to_dict("records")
-    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
-    assert row["verdict"] == verdict and row["overlap"] == (verdict == "no difference shown")
+    assert row["verdict"] == verdict  # though seeds differ by far more than variants
+    assert row["smallest"] == pytest.approx(smallest_effect(interval.low, interval.high))
+
+
+def test_differences_of_single_seeds():
+    frame = runs(-1, 0.1)
+    wide = frame.pivot(index="seed", columns="variant", values="score")
+    rows = seed_differences(frame, ["size"], "score").set_index("seed")
+    np.testing.assert_allclose(rows["difference"], wide["cosine"] - wide["plain"])
+    assert set(rows["variant"]) == {"cosine"}
+
+
+def test_a_pooled_mean_has_the_scatter_inside_its_cells_alone():
+    cells = [np.array([1.0, 1.2, 0.8, 1.1]), np.array([9.0, 9.3, 8.6])]  # far apart
+    errors = [cell.var(ddof=1) / len(cell) for cell in cells]
+    freedom = sum(errors) ** 2 / (errors[0] ** 2 / 3 + errors[1] ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors)) / 2
+    mean = (cells[0].mean() + cells[1].mean()) / 2
+    assert pooled_mean(cells) == pytest.approx((mean, mean - half, mean + half))
+    assert pooled_mean(cells[:1]) == pytest.approx(mean_interval(cells[0]))
+
+
+def test_a_pooled_mean_of_a_single_value_has_no_interval():
+    assert pooled_mean([[1.0, 2.0], [3.0]]) == pytest.approx((2.25, np.nan, np.nan), nan_ok=True)
+    assert pooled_mean([[1.0, 1.0]]) == (1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="a mean over cells needs cells"):
+        pooled_mean([])
 
 
 def test_a_single_seed_shows_no_difference():
