@@ -168,7 +168,7 @@ def _train_all(
 
 def _train_together(item: Mapping[str, object]) -> Path:
     """`store.cached` in step: the first process locks, decides and renames, all of them train."""
-    group = PartialState(cpu=item["device"] == "cpu")
+    group = PartialState(cpu=item["options"]["device"] == "cpu")
     artefact = store.artefact(train_or_diverge, **item)
     with artefact.lock() if group.is_main_process else nullcontext():
         (done,) = broadcast_object_list([artefact.folder.is_dir()])
@@ -501,4 +501,9 @@ def train_directions(settings: object, seeds: Iterable[int]) -> list[tuple[str, 
         for direction, seed in places
     ]
     folders = _train_all(settings, zoo, runs)
+    for (direction, seed), folder in zip(places, folders, strict=True):
+        if (folder / DIVERGED_FILE).exists():
+            raise FloatingPointError(
+                f"the {direction} twin of seed {seed}: {(folder / DIVERGED_FILE).read_text()}"
+            )
     return [(*place, folder) for place, folder in zip(places, folders, strict=True)]
