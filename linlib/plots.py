@@ -179,8 +179,8 @@ def magnify_near_1(ax: Axes) -> Axes:
     beyond = 0.06 * (high - low)
     ax.set_yscale("function", functions=(forward, inverse))
     ax.set_ylim(inverse(low - beyond), inverse(high + beyond))
-    fine = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-    ticks = fine if high - low < 2.5 else (0, *(1 - 10.0**-power for power in range(1, 9)))
+    fine = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+    ticks = fine if high <= 3 else (0, *(1 - 10.0**-power for power in range(1, 9)))
     ticks = [tick for tick in ticks if low - beyond <= forward(tick) <= high + beyond]
     ax.set_yticks(ticks, [f"{tick:.9g}" for tick in ticks])
     return ax

@@ -66,18 +66,18 @@ def test_a_baseline_is_thin_and_has_one_label_for_all_models(ax):
 
 
 def test_scores_near_1_are_magnified_and_ticks_are_named_by_them(ax):
-    frame = profile_frame().assign(score=[0.0, 0.99, 0.999, 1.0])
+    frame = profile_frame().assign(score=[0.0, 0.99, 0.9999, 1.0])
     plots.magnified_lines(frame, "score", ax)
     (a,), (b,) = (drawn(ax, group, "AB") for group in "AB")
     np.testing.assert_allclose(a.get_ydata(), [0, 0.99])
-    np.testing.assert_allclose(b.get_ydata(), [0.999])  # a score of 1 has no logarithm
+    np.testing.assert_allclose(b.get_ydata(), [0.9999])  # a score of 1 has no logarithm
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     ticks = dict(zip(names, ax.get_yticks(), strict=True))
-    assert list(ticks) == ["0", "0.9", "0.99", "0.999"]
+    assert list(ticks) == ["0", "0.9", "0.99", "0.999", "0.9999"]
     heights = [ax.transData.transform((0, ticks[name]))[1] for name in ticks]
     np.testing.assert_allclose(np.diff(heights), np.diff(heights)[0])  # a decade is a decade
     low, high = ax.get_ylim()
-    assert low < 0 and 0.999 < high < 1  # nothing is cut off
+    assert low < 0 and 0.9999 < high < 1  # nothing is cut off
 
 
 def test_dominated_values_are_hollow_in_the_colour_and_shape_of_their_model(ax):

@@ -57,11 +57,14 @@ def test_figure_2_follows_published_checkpoints(tmp_path, tokenizer_folder, smok
         step: saved_model(tmp_path / name, tokenizer_folder, name)
         for step, name in ((1, "gpt2"), (1000, "llama"))
     }
-    followed = CheckpointSettings(label="twin", checkpoints=places, bos_token="<|eos|>")
+    followed = CheckpointSettings(
+        label="twin", checkpoints=places, warmup_steps=10, bos_token="<|eos|>"
+    )
     measure = replace(smoke.measure, layers_per_pass=layers_per_pass)
     frame = execute("02", replace(smoke, checkpoints=(followed,), measure=measure))
     assert list(frame.columns[:6]) == ["model", "seed", "step", "layer", "depth", "tokens"]
     assert set(frame["model"]) == {"twin"} and set(frame["layer"]) == {1, 2, 3}
+    assert set(frame["warmup_steps"]) == {10}
     model, tokenizer = linlib.load(places[1000], bos_token="<|eos|>")
     windows, documents = linlib.token_windows(
         "pydocs", tokenizer, seq_len=64, n_windows=32, return_documents=True
