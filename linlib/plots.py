@@ -625,7 +625,9 @@ def added_loss_axis(ax: Axes, little: float) -> Axes:
     """
     ax.axhline(0, color="black", lw=1, label="dense model")
     ax.axhline(little, color=NULL_COLOUR, ls=":", lw=1.4, label=f"little: {little:g} nats")
+    lowest = ax.dataLim.y0  # without the margin, which a logarithm would make large
     ax.set_yscale("symlog", linthresh=little, linscale=1)
+    ax.set_ylim(bottom=min(-0.2 * little, lowest - 0.1 * little))
     low, high = ax.get_ylim()
     ticks = [sign * one for sign in (-1, 1) for one in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)]
     ax.set_yticks([0, *(tick for tick in ticks if low <= tick <= high)])

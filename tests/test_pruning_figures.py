@@ -326,6 +326,7 @@ def toy(tokenizer_folder, tmp_path_factory):
         "evaluation": {
             "source": "storyworld",
             "tasks": ["arc_easy"],
+            "mean_columns": ["arc_easy"],
             "rows": 12,
             "probe_stories": 2,
             "probe_variants": ["plain"],
@@ -443,6 +444,21 @@ def test_figures_6_and_7_are_what_plain_loops_measure(number, name, distilled_on
         assert found["n_tokens"].tolist() == sizes.tolist()
         assert found["loss"].tolist() == pytest.approx(losses, abs=1e-3)
     assert frame.loc[("removed", "none", 3), "added"] > 0.01
+    sets = store.load_frame(f"{name}_random", "toy")
+    settings = linlib.load_profile(path)
+    study, _ = pruning.study_text(settings, tokenizer)
+    dense, sizes = losses_by_document(model, study["heldout"], study["documents"])
+    assert sets.groupby(["n_removed", "drawn"]).size().to_dict() == {
+        (n, drawn): number for n in (1, 2, 3) for drawn, number in (("in order", 1), ("random", 4))
+    }
+    for row in sets.itertuples():
+        blocks = [int(block) for block in row.removed.split()]
+        assert row.drawn == "random" or blocks == sorted(order[: row.n_removed])
+        assert len(blocks) == row.n_removed
+        with altered(model, None, "removed", blocks):
+            losses, _ = losses_by_document(model, study["heldout"], study["documents"])
+        ends = [row.added, row.added_low, row.added_high]
+        assert ends == pytest.approx(ratio_interval(losses - dense, sizes), abs=2e-5)
     assert frame.loc["replaced + distilled"].index.unique("text").tolist() == distilled_on
 
 

@@ -22,8 +22,18 @@ from test_pruning_figures import (  # noqa: F401
 
 import linlib
 from linlib import profiles, pruning, store
+from linlib.linearity import BlockMoments
 from linlib.measure import document_losses
-from linlib.pruning.sets import added_by_set, losses_of_sets, random_sets, study_text
+from linlib.pruning.sets import (
+    added_by_set,
+    by_model,
+    cheapest_sets,
+    cost_table,
+    fold_moments,
+    losses_of_sets,
+    random_sets,
+    study_text,
+)
 
 SETS = [[], [0], [2], [1, 2], [2, 4], [0, 1, 3], [1, 3], [1, 2, 3, 4]]
 HELDOUT = random_windows(7, seed=5)
@@ -102,6 +112,39 @@ def test_random_sets_are_all_there_are_or_distinct_ones():
     assert all(0 <= a < b < 30 for a, b in pairs) and len({a for a, _ in pairs}) > 15
     assert some == random_sets(30, 2, 4, 100, seed=0) != random_sets(30, 2, 4, 100, seed=1)
     assert {len(one) for one in random_sets(3, 2, 8, 4, seed=0)} == {1, 2}  # never all blocks
+
+
+def test_the_cheapest_sets_are_the_first_blocks_of_each_order():
+    costs = {"a": [3.0, 1.0, 2.0, 1.5], "last": [0.0, -1.0, -2.0, -3.0]}
+    frame, sets = cheapest_sets(costs, [1, 3, 1])
+    assert sets == [(1,), (1, 2, 3), (3,), (1, 2, 3)]
+    assert frame["order"].tolist() == ["a", "a", "last", "last"]
+    assert frame["n_removed"].tolist() == [1, 3, 1, 3]
+    assert frame["removed"].tolist() == ["1", "1 2 3", "3", "1 2 3"]
+    table = cost_table(costs)
+    assert list(table) == ["block", "order", "cost"] and len(table) == 8
+    assert table.set_index(["order", "block"])["cost"]["a", 3] == 1.5
+    joined = by_model({"x": frame, "y": frame[:1]})
+    assert list(joined) == ["model", *frame] and joined["model"].tolist() == ["x"] * 4 + ["y"]
+
+
+def test_fold_moments_are_those_of_weighted_least_squares():
+    generator = torch.Generator().manual_seed(0)
+    x, delta = torch.randn(2, 6, 40, 4, generator=generator, dtype=torch.float64)
+    delta = delta + x.roll(1, -1)
+    weights = torch.rand(6, 40, generator=generator)
+    weights[0] = 0
+    moments = fold_moments(x, delta, torch.arange(6)[:, None].expand(6, 40) // 2, 3, weights)
+    assert isinstance(moments, BlockMoments) and moments.n_folds == 3
+    w = weights.double().numpy().ravel()
+    states, added = (one.reshape(-1, 4).numpy() for one in (x, delta))
+    a, y = (one - np.average(one, 0, w) for one in (states, added))
+    root = np.sqrt(w)[:, None]
+    error = y - a @ np.linalg.lstsq(root * a, root * y, rcond=None)[0]
+    expected = 1 - (w[:, None] * error**2).sum() / (w[:, None] * y**2).sum()
+    assert moments.linearity_no_residual() == pytest.approx(expected, abs=1e-9)
+    terms = moments.heldout_terms()
+    assert len(terms) == 3
 
 
 # ---------------------------------------------------------------- the notebooks' own cells
