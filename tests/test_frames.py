@@ -34,41 +34,48 @@ COLUMNS = {
     "fig1_real_decoders": "model layer depth tokens linearity_score linearity_no_residual "
     "null_score dominated dominated_no_residual",
     "fig2_pretraining_dynamics": "model seed step layer tokens linearity_score "
-    "linearity_no_residual identity_score null_score heldout_score heldout_no_residual",
-    "fig3_norms": "model layer depth tokens quantity q25 median q75",
-    "fig4_regularised_linearity": f"{RUN} layer depth tokens linearity_no_residual null_score",
-    "fig4_regularised_linearity_comparison": f"pair {RUN} at linearity_no_residual validation_loss",
-    "fig4_regularised_linearity_sweep": "size learning_rate initializer_range seed step "
-    "validation_loss chosen",
-    "fig4_regularised_linearity_training": f"{RUN} step tokens linearity_no_residual "
+    "linearity_no_residual identity_score null_score heldout_score heldout_no_residual "
+    "warmup_steps",
+    "fig3_norms": "model layer depth tokens quantity q25 median q75 low high",
+    "fig4_regularised_linearity": f"{RUN} diverged layer depth tokens linearity_no_residual "
+    "null_score",
+    "fig4_regularised_linearity_comparison": f"pair {RUN} diverged at linearity_no_residual "
     "validation_loss",
-    "fig5_probing": f"{RUN} layer depth accuracy low high control",
+    "fig4_regularised_linearity_sweep": "size variant learning_rate initializer_range seed "
+    "validation_loss chosen",
+    "fig4_regularised_linearity_training": f"{RUN} diverged step tokens linearity_no_residual "
+    "validation_loss",
+    "fig5_probing": f"{RUN} diverged layer depth pair_accuracy pair_low pair_high control",
     "fig6_pruning_first": CURVE,
     "fig6_pruning_first_documents": "document model method n_removed text loss n_tokens",
+    "fig6_pruning_first_random": "model n_removed drawn removed added",
     "fig7_pruning_second": CURVE,
     "fig7_pruning_second_distillation": "step heldout_loss n_removed",
     "fig7_pruning_second_documents": "document model method n_removed text loss n_tokens",
+    "fig7_pruning_second_random": "model n_removed drawn removed added",
     "fig8_pruning_accuracy": f"{PRUNED} text task accuracy low high n chance difference "
     "difference_low difference_high p",
-    "fig8_pruning_accuracy_answers": "model method n_removed item correct",
+    "fig8_pruning_accuracy_answers": "model method text n_removed item correct",
     "fig9_error_tails": "model layer depth tokens cloud error_low error_high count",
     "fig9_error_tails_statistics": "model layer tokens maximum excess_kurtosis worst_share "
-    "gaussian_excess_kurtosis gaussian_worst_share",
+    "gaussian_excess_kurtosis gaussian_worst_share log_excess log_excess_error",
     "fig9_error_tails_tokens": "model layer tokens error token before position",
     "functional_linearity": "model block tokens phi phi_low phi_high work work_low work_high left "
     "heldout_score heldout_no_residual dominated",
     "functional_linearity_documents": "model block document n_tokens all removed dense",
+    "only_decoders": "model kind trained direction seed layer depth tokens null_score "
+    "heldout_score heldout_score_low heldout_score_high",
     "pruning_shootout": "model order n_removed removed method added added_low added_high",
     "pruning_shootout_costs": "model block order cost",
     "pruning_shootout_documents": "model method removed document loss n_tokens",
     "pruning_shootout_subsets": "model method removed added added_low added_high",
-    "tab1_finetuning": "model task training seed accuracy chance n_validation "
+    "tab1_finetuning": "model task training seed text accuracy chance n_validation "
     "delta_linearity_no_residual",
-    "tab1_finetuning_layers": "model task training seed layer depth tokens "
+    "tab1_finetuning_layers": "model task training seed text layer depth tokens "
     "delta_linearity_no_residual",
-    "tab2_superglue": f"{RUN} column metric value stderr n chance",
-    "tab2_superglue_mean": f"{RUN} value",
-    "tab3_tinystories": f"{RUN} story grammar creativity consistency plot mean",
+    "tab2_superglue": f"{RUN} diverged column metric value stderr n chance constant",
+    "tab2_superglue_mean": f"{RUN} diverged columns value",
+    "tab3_tinystories": f"{RUN} diverged story grammar creativity consistency plot mean",
     "tab3_tinystories_examples": f"{RUN} beginning completion",
     "what_makes_099": "model layer tokens linearity_score linearity_no_residual n_eff "
     "identity_score heldout_score heldout_no_residual n_massive",
@@ -108,6 +115,10 @@ DRAWINGS = [
         frame.query("protocol == 'stream' and tokens == 'all'"), "identity_score", ax, "identity")),
     ("fig2_pretraining_dynamics", "dynamics_lines", lambda frame, ax: plots.dynamics_lines(
         frame.query("tokens == 'all'"), "heldout_score", ax)),
+    ("fig2_pretraining_dynamics", "warmup_marks", lambda frame, ax: plots.warmup_marks(
+        frame.query("tokens == 'all'"), "heldout_score", ax)),
+    ("fig1_linearity_profiles", "magnified_lines", lambda frame, ax: plots.magnified_lines(
+        frame.query("protocol == 'stream' and tokens == 'all'"), "linearity_score", ax)),
     ("fig3_norms", "norm_lines", lambda frame, ax: plots.norm_lines(of_one_model(frame), ax)),
     ("fig3_norms", "quartile_lines", lambda frame, ax: plots.quartile_lines(
         frame.query("quantity == 'cosine' and tokens == 'all'"), ax)),
@@ -118,11 +129,13 @@ DRAWINGS = [
     ("fig4_regularised_linearity_training", "path_lines", lambda frame, ax: plots.path_lines(
         frame, "validation_loss", "linearity_no_residual", "variant", ax)),
     ("fig5_probing", "interval_lines", lambda frame, ax: plots.interval_lines(
-        frame.query("control == 'trained'"), "accuracy", "variant", ax)),
+        frame.query("control == 'trained'"), "pair_accuracy", "variant", ax)),
     ("fig5_probing", "control_lines", lambda frame, ax: plots.control_lines(
-        frame.query("control != 'trained'"), "accuracy", "control", ax)),
+        frame.query("control != 'trained'"), "pair_accuracy", "control", ax)),
     ("fig6_pruning_first", "measured_lines", lambda frame, ax: plots.measured_lines(
-        frame.query("n_removed > 0"), "perplexity", "method", ax, "n_removed", METHODS)),
+        frame.query("n_removed > 0"), "added", "method", ax, "n_removed", METHODS)),
+    ("fig6_pruning_first_random", "random_band", lambda frame, ax: plots.random_band(
+        frame.query("drawn == 'random'"), "n_removed", "added", ax)),
     ("fig7_pruning_second", "measured_lines", lambda frame, ax: plots.measured_lines(
         frame.query("n_removed > 0"), "perplexity", "method", ax, "n_removed", METHODS)),
     ("fig8_pruning_accuracy", "measured_lines", lambda frame, ax: plots.measured_lines(
@@ -177,7 +190,9 @@ def test_each_plot_is_drawn_from_a_committed_result():
         for name, function in functions.items()
         if function.__module__ == plots.__name__ and not name.startswith("_")
     }
-    tidy = {name for name, argument in first.items() if argument in {"frame", "differences"}}
+    tidy = {
+        name for name, argument in first.items() if argument in {"frame", "differences", "sets"}
+    }
     assert tidy - {"verdict_bars"} == {function for _, function, _ in DRAWINGS}
 
 

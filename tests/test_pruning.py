@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_models import CONFIGS, logits
+from test_models import CONFIGS, PRUNABLE, logits
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from linlib.linearity import LinearMap
@@ -139,7 +139,7 @@ def assert_untouched(model, before):
 # ---------------------------------------------------------------- removal
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRUNABLE)
 @pytest.mark.parametrize("removed", [[0, 2], [1, 2], [4]])
 def test_removing_blocks_is_skipping_them(name, removed):
     model = deep_model(name)
@@ -155,13 +155,13 @@ def test_removing_blocks_is_skipping_them(name, removed):
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRUNABLE)
 @pytest.mark.parametrize("removed", [[0, 2], [1, 3]])
 def test_each_kept_block_has_its_place_in_the_cache(name, removed):
     assert_the_cache_changes_nothing(remove_blocks(deep_model(name), removed))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRUNABLE)
 def test_a_saved_model_is_the_one_in_memory(name, tmp_path):
     model = deep_model(name)
     small = remove_blocks(model, [0, 2])
@@ -452,7 +452,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 def test_models_with_maps_open_in_a_fresh_process(tmp_path):
     runs = [range(0, 1), range(1, 2), range(3, 5)]  # at the input, and two maps in a row
-    for name in CONFIGS:
+    for name in PRUNABLE:
         model = replace_runs(deep_model(name), {run: random_map(run.start) for run in runs})
         save_pruned(model, tmp_path / name / "small")
         tokens, scores = generated(model, use_cache=True)
@@ -463,7 +463,7 @@ def test_models_with_maps_open_in_a_fresh_process(tmp_path):
         [sys.executable, "-c", OPEN_ALL, str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{name} 1 [0, 1, 3, 4]" for name in sorted(CONFIGS)]
+    assert done.stdout.splitlines() == [f"{name} 1 [0, 1, 3, 4]" for name in sorted(PRUNABLE)]
 
 
 @pytest.fixture
@@ -597,3 +597,10 @@ def test_orders_name_what_they_cannot_do(model):
             removal_order(model, WINDOWS, n_remove=n_remove)
     with pytest.raises(ValueError, match="unknown criterion 'luck'; choose from.*'linearity'"):
         removal_order(model, WINDOWS, "luck")
+
+
+def test_a_first_block_that_differs_cannot_be_left_out():
+    model = deep_model("modernbert-decoder")
+    with pytest.raises(ValueError, match="not interchangeable: block 1 has attn_norm.weight of"):
+        remove_blocks(model, [0])
+    assert len(decoder_blocks(remove_blocks(model, [2]))) == DEPTH - 1

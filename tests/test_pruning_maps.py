@@ -6,7 +6,7 @@ from copy import deepcopy
 import pandas as pd
 import pytest
 import torch
-from test_models import CONFIGS, logits
+from test_models import PRUNABLE, logits
 from test_pruning import (
     DEPTH,
     WINDOWS,
@@ -39,7 +39,7 @@ from linlib.pruning import (
     save_pruned,
 )
 
-FOLDABLE = [name for name in CONFIGS if can_fold(deep_config(name))]
+FOLDABLE = [name for name in PRUNABLE if can_fold(deep_config(name))]
 
 
 def known_map(seed, bias=True, d=32):
@@ -88,7 +88,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRUNABLE)
 @pytest.mark.parametrize("place", PLACES)
 def test_known_maps_do_what_they_do_inside_the_dense_model(name, place):
     model, runs = deep_model(name), PLACES[place]
@@ -109,7 +109,7 @@ def test_known_maps_do_what_they_do_inside_the_dense_model(name, place):
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRUNABLE)
 @pytest.mark.parametrize("place", ["at the start", "about one kept block"])
 def test_generation_with_maps_needs_no_special_cache(name, place):
     deltas = {run: known_map(run.start) for run in PLACES[place]}
@@ -435,7 +435,7 @@ def test_refitted_folds_are_fitted_on_the_edited_model(name, windows):
     assert not torch.allclose(logits(small, WINDOWS), logits(plain, WINDOWS), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in FOLDABLE])
+@pytest.mark.parametrize("name", [name for name in PRUNABLE if name not in FOLDABLE])
 def test_a_norm_after_the_mlp_leaves_no_place_for_a_fold(name, windows):
     model = deep_model(name)
     message = rf"cannot be folded into the blocks of this {model.config.model_type}: a norm"
@@ -454,7 +454,7 @@ def test_what_can_be_folded_is_folded(model, windows, blocks):
 
 
 def test_which_architectures_take_a_fold():
-    assert set(CONFIGS) - set(FOLDABLE) == {"opt_350m", "gemma2", "gemma3_text", "olmo2"}
+    assert set(PRUNABLE) - set(FOLDABLE) == {"opt_350m", "gemma2", "gemma3_text", "olmo2"}
 
 
 def test_a_fold_needs_a_block_before_it(model, windows):

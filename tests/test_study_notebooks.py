@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from scipy import stats as scipy_stats
-from test_models import CONFIGS
+from test_models import PRUNABLE
 from test_pruning import deep_model, random_windows
 from test_pruning_figures import (  # noqa: F401
     altered,
@@ -58,7 +58,7 @@ def compare(model, sets, method, **options):
         assert rows["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRUNABLE)
 @pytest.mark.parametrize("method", ["remove", "replace"])
 def test_sets_that_share_blocks_cost_what_each_alone_costs(name, method):
     compare(deep_model(name), SETS, method)

@@ -141,8 +141,8 @@ def replacement_beats_removal(profile: str, blank: Finding) -> Finding:
         steps[step] = (mean, mean - half, mean + half)
     if len(steps) < 2:
         raise Untestable(
-            "distillation kept the maps that it began with in every cell, or was not measured, so "
-            "that there is no second step to judge"
+            "distillation kept the maps that it began with in every cell, so that there is no "
+            "second step to judge"
         )
     counts = gains.groupby("step", sort=False)["low"].agg(["size", lambda low: (low > 0).sum()])
     parts = [

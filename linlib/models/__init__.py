@@ -229,6 +229,8 @@ def _open(
         )
     if quantisation := getattr(config, "dequantised_from", None):
         store.record("notes", found.name, weights_note(str(quantisation)) + found.about)
+    elif found.about:
+        store.record("notes", found.name, found.about.removeprefix("; "))
     config.update(changes)
     advice = (
         "copy damaged files again; pickled weights can run code and are not opened: convert those "

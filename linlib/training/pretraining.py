@@ -26,7 +26,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
-    DataCollatorForLanguageModeling,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -47,6 +46,7 @@ from linlib.training.regularisers import RegularisedTrainer, Regulariser, diverg
 
 WINDOWS_FILE = "windows.safetensors"
 LOSSES_FILE = "losses.json"  # written last: a folder that has it is finished
+MASKED = 0.15  # of the tokens of a window, for an encoder to find
 DIVERGED_FILE = "diverged.txt"  # in the place of a model: what was no longer finite, and when
 RUN = ["size", "variant", "seed"]
 
@@ -207,7 +207,9 @@ def train(
         micro_batch_size: windows in a forward pass of a process; gradients are accumulated up to
             `batch_size`. None: all at once.
         masked: train an encoder to find tokens that are masked, and not a decoder to find the next.
-            The pad token, which no window holds, is the mask where the tokenizer has none.
+            Each window has masks of its own, whenever it is read, so that a run that continues
+            reads the same. The pad token, which no window holds, is the mask where the tokenizer
+            has none.
         device: "cpu" or "cuda".
         bf16: mixed precision.
 
@@ -234,17 +236,22 @@ def train(
         bf16=bf16,
         ddp_find_unused_parameters=False,
     )
-    ids = load_file(windows / WINDOWS_FILE)["windows"].numpy()
-    opened, collator, head = AutoTokenizer.from_pretrained(tokenizer), None, AutoModelForCausalLM
+    opened, head = AutoTokenizer.from_pretrained(tokenizer), AutoModelForCausalLM
+    ids = load_file(windows / WINDOWS_FILE)["windows"].long()
+    labels = ids
     if masked:
-        opened.mask_token = opened.mask_token or opened.pad_token
-        collator, head = DataCollatorForLanguageModeling(opened), AutoModelForMaskedLM
+        head = AutoModelForMaskedLM
+        hidden = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < MASKED
+        hidden[:, 0] = False  # a bos token is no secret
+        labels = torch.where(hidden, ids, -100)  # the loss leaves -100 out
+        mask_id = opened.mask_token_id
+        ids = torch.where(hidden, opened.pad_token_id if mask_id is None else mask_id, ids)
     set_seed(seed)
+    rows = {"input_ids": ids.numpy(), "labels": labels.numpy()}
     trainer = RegularisedTrainer(
         head.from_config(AutoConfig.for_model(**config)),
         TrainingArguments(**options),
-        collator,
-        Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch"),
+        train_dataset=Dataset.from_dict(rows).with_format("torch"),
         regulariser=regulariser,
     )
     if trainer.is_world_process_zero():
