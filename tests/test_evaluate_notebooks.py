@@ -7,14 +7,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from transformers import AutoModelForCausalLM, MistralConfig
 
 import linlib
 import storyworld
 from linlib import corpora, store, training
+from linlib.evaluate import harness
 from linlib.evaluate.harness import TABLE_2
 from linlib.evaluate.judge import SCORES
 from linlib.models import load_tokenizer
@@ -90,35 +93,57 @@ def measure(runs, monkeypatch):
 
 def test_figure_5_has_each_layer_and_both_controls(measure):
     frame, _ = measure("05")
-    assert list(frame.columns[:6]) == ["model", "size", "variant", "seed", "control", "layer"]
+    assert list(frame.columns[:5]) == ["model", "size", "variant", "seed", "diverged"]
     assert set(frame["control"]) == {"trained", "untrained weights", "shuffled labels"}
     counts = frame.groupby(["variant", "control"])["layer"].apply(list)
-    assert counts.map(lambda layers: layers == [0, 1, 2, 3]).all() and len(counts) == 6
-    assert frame["accuracy"].between(0, 1).all() and (frame["low"] < frame["high"]).all()
-    assert (frame["chance"] == 0.5).all()
-    assert (frame.query("layer == 0 and control == 'trained'")["accuracy"] == 0.5).all()
-    wide = frame.pivot(index=["variant", "layer"], columns="control", values="train_accuracy")
-    assert (wide["trained"] != wide["untrained weights"]).any()  # they are other weights
-    assert (wide["trained"] != wide["shuffled labels"]).any()
+    assert counts.map(lambda layers: layers == [0, 1, 2, 3]).all()
+    assert len(counts) == 2 + 2  # controls are those of the plain model
+    assert frame["pair_accuracy"].between(0, 1).all()
+    assert (frame["pair_low"] < frame["pair_high"]).all() and (frame["chance"] == 0.5).all()
+    first = frame.query("layer == 0 and control == 'trained'")
+    assert (first["pair_accuracy"] == 0.5).all()  # the same full stop in all texts
+    wide = frame[frame["variant"] == "plain"].pivot(index="layer", columns="control")
+    assert (wide["accuracy"]["trained"] != wide["accuracy"]["untrained weights"]).any()
+    assert (wide["accuracy"]["trained"] != wide["accuracy"]["shuffled labels"]).any()
 
 
 def test_table_2_has_the_papers_columns_and_their_mean(measure):
     frame, settings = measure("11")
-    assert list(frame.columns[:4]) == ["model", "size", "variant", "seed"]
+    assert list(frame.columns[:5]) == ["model", "size", "variant", "seed", "diverged"]
     assert list(dict.fromkeys(frame["column"])) == list(TABLE_2.values())
     assert len(frame) == 2 * len(TABLE_2) and (frame["n"] == settings.evaluation.rows).all()
     shares = frame[frame["metric"].isin(["acc", "em"])]
     assert (shares["low"] <= shares["value"]).all() and (shares["value"] <= shares["high"]).all()
     assert shares["stderr"].notna().all() and shares["chance"].notna().all()
     assert frame.drop(shares.index)[["low", "high", "chance"]].isna().all(axis=None)
-    means = store.load_frame("tab2_superglue_mean", settings.name).set_index("variant")["value"]
-    plain = frame.query("variant == 'plain' and column != 'arc_easy'")["value"]
-    assert len(plain) == 10 and means["plain"] == pytest.approx(plain.mean())
+    means = store.load_frame("tab2_superglue_mean", settings.name)
+    means = means.set_index(["columns", "variant"])["value"]
+    plain = frame.query("variant == 'plain' and column != 'arc_easy'").set_index("column")["value"]
+    assert len(plain) == 10 and means["all ten", "plain"] == pytest.approx(plain.mean())
+    declared = plain[list(settings.evaluation.mean_columns)]
+    assert means["declared", "plain"] == pytest.approx(declared.mean())
+
+
+def test_the_best_constant_answers_are_what_their_names_say():
+    rows = {
+        name: storyworld.TASKS[name]("validation", 60)
+        for name in ("boolq", "cb", "record", "storycloze", "arc_easy")
+    }
+    found = {name: harness.best_constant(name, one) for name, one in rows.items()}
+    for name, label in (("boolq", "label"), ("storycloze", "answer_right_ending")):
+        counts = pd.Series(rows[name][label]).value_counts()
+        assert found[name] == {"acc": pytest.approx(counts.max() / 60)}
+    labels = np.array(rows["cb"]["label"])
+    scores = [f1_score(labels, np.full(60, one), average="macro") for one in (0, 1, 2)]
+    assert found["cb"]["f1"] == pytest.approx(max(scores))
+    first = [row["entities"][0] in row["answers"] for row in rows["record"]]
+    assert found["record"]["em"] >= np.mean(first) > 0
+    assert 0.25 <= found["arc_easy"]["acc"] < 0.5
 
 
 def test_table_3_is_judged_by_the_world_beside_the_true_endings(measure):
     frame, settings = measure("12")
-    assert list(frame.columns[:5]) == ["model", "size", "variant", "seed", "story"]
+    assert list(frame.columns[3:6]) == ["seed", "diverged", "story"]
     assert (frame.groupby("model")["story"].nunique() == settings.evaluation.prompts).all()
     assert frame[list(SCORES)].stack().between(0, 10).all()
     assert frame["mean"].tolist() == pytest.approx(frame[list(SCORES)].mean(axis=1).tolist())
@@ -177,7 +202,7 @@ def test_table_3_is_judged_by_a_language_model(measure, endpoint, monkeypatch):
     monkeypatch.setattr(corpora, "load_corpus", lambda _, split: storyworld.load(split))
     frame, settings = measure("12", judge="chat", samples=2)
     n_stories = settings.evaluation.prompts
-    assert list(frame.columns[4:6]) == ["story", "sample"]
+    assert list(frame.columns[5:7]) == ["story", "sample"]
     assert len(frame) == 3 * n_stories * 2 and set(frame["sample"]) == {0, 1}
     judged = frame[frame["grammar"] == 4]  # an empty story is not sent, and gets zeros
     assert (judged["mean"] == 2.5).all() and (frame["size"] == TRUTH).sum() == 2 * n_stories

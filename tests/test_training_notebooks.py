@@ -106,7 +106,10 @@ def test_table_1_runs_on_tasks_and_a_model_from_folders(tmp_path, tokenizer_fold
         seq_len=64,
     )
     frame = execute("10", replace(smoke, finetuning=section))
-    assert len(frame) == 6 and set(frame["model"]) == {"OPT-125M"}
+    assert len(frame) == 12 and set(frame["model"]) == {"OPT-125M"}
+    assert set(frame["text"]) == {"general", "task"}
+    own, frame = (frame[frame["text"] == text] for text in ("task", "general"))
+    assert own["linearity_no_residual_before"].nunique() == 1  # one text, before any training
     assert set(frame["training"]) == {"task", "shuffled labels", "language modelling"}
     assert frame["chance"].dropna().eq(0.5).all()
     counted = store.load_provenance("tab1_finetuning", "folders")["task rows"]["opt boolq train"]
@@ -117,7 +120,8 @@ def test_table_1_runs_on_tasks_and_a_model_from_folders(tmp_path, tokenizer_fold
     before = linlib.linearity_profile(model, windows, n_folds=4, batch_size=16)
     expected = before.query("tokens == 'all'")["linearity_no_residual"].mean()
     np.testing.assert_allclose(frame["linearity_no_residual_before"], expected, rtol=1e-5)
-    layers = store.load_frame("tab1_finetuning_layers", "folders").query("tokens == 'all'")
+    layers = store.load_frame("tab1_finetuning_layers", "folders")
+    layers = layers.query("tokens == 'all' and text == 'general'")
     change = layers.groupby(["training", "seed"])["delta_linearity_no_residual"].mean()
     rows = frame.set_index(["training", "seed"]).sort_index()
     np.testing.assert_allclose(rows["delta_linearity_no_residual"], change, atol=1e-9)
