@@ -257,7 +257,7 @@ def test_a_batch_too_large_for_memory_is_accumulated(tmp_path, trained, text):
 # --------------------------------------------------------------------- masked tokens
 
 
-MASKED = dict(steps=200, batch_size=8, learning_rate=1e-2, warmup_steps=4, seed=0, masked=True)
+MASKED = dict(steps=500, batch_size=8, learning_rate=1e-2, warmup_steps=4, seed=0, masked=True)
 
 
 def run_masked(folder, text):
@@ -299,7 +299,7 @@ def test_an_encoder_learns_to_find_masked_tokens(masked, corpus):
     tokenizer = load_tokenizer(masked)
     assert tokenizer.mask_token is None  # the pad token is the mask
     saved = checkpoints(masked)
-    first, last = (loss_of_masked(saved[step], corpus) for step in (0, 200))
+    first, last = (loss_of_masked(saved[step], corpus) for step in (0, MASKED["steps"]))
     windows = token_windows(corpus, tokenizer, seq_len=32, n_windows=40)
     shares = torch.bincount(windows[:, 3::7].flatten()) / windows[:, 3::7].numel()
     unigrams = -torch.xlogy(shares, shares).sum().item()  # of a model that looks at no context
@@ -323,11 +323,11 @@ def test_an_encoder_whose_training_stopped_ends_as_one_that_did_not(tmp_path, te
 
     monkeypatch.setattr(RegularisedTrainer, "train", stopped)
     run_masked(tmp_path / "whole", text)
-    stops.append(50)
+    stops.append(110)
     with pytest.raises(KeyboardInterrupt):
         run_masked(tmp_path / "stopped", text)
     kept = [path.name for path in (tmp_path / "stopped" / "trainer").glob("checkpoint-*")]
-    assert kept == ["checkpoint-40"] and not (tmp_path / "stopped" / "losses.json").exists()
+    assert kept == ["checkpoint-100"] and not (tmp_path / "stopped" / "losses.json").exists()
     stops.clear()
     run_masked(tmp_path / "stopped", text)
     for name, tensor in weights_of(tmp_path / "stopped").items():
