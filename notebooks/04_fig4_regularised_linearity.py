@@ -73,9 +73,15 @@ terms = {kind: linlib.Regulariser(kind, 0.5)(layers).item() for kind in ("cosine
 #
 # A rate that suits one variant may be near divergence for another, so each variant is tuned first:
 # its learning rate is chosen by its own validation loss (`tune_variants`), before linearity is
-# considered, from a seed that is not compared below. The initialisation is that of the plain model
-# of the first size. A run has `diverged` if its loss ended more than 0.5 nats above that of the run
-# that tuned its variant.
+# considered, from a seed that is not compared below. While the best rate of a variant is at an end
+# of what was tried, the next one, twice or half as large, is tried too. The initialisation is that
+# of the plain model of the first size. Larger sizes take over the rate of their variant: a sweep of
+# the largest size would cost more than all runs that are compared.
+#
+# A run has `diverged` if its loss ended more than 0.5 nats above that of the run that tuned its
+# variant. Such a run is a training that went wrong, and says nothing about what the term does to a
+# model that has learned something; it is left out with its partner, and the finding says what would
+# come out with it.
 
 # %%
 settings = linlib.load_profile(profile)
@@ -127,7 +133,9 @@ sweep.drop(columns="seed").round(4)
 #
 # The figure has the difference of each variant from the plain model of the same seed, layer by
 # layer: small dots are seeds, large ones their means with 95% intervals. If the claim holds, the
-# points of the cosine term lie left of zero in every layer, and their bars end before it.
+# points of the cosine term lie left of zero in every layer, and their bars end before it. Bars are
+# about pairs: what a seed does to both of its models, the one with the term and the plain one,
+# cancels in their difference, and only the scatter of that difference is left.
 
 # %%
 VALUE = "linearity_no_residual"

@@ -88,7 +88,6 @@ exact, float(shrunk.weight.abs().max().round(decimals=6))
 # %%
 lines = [("removed", "remove", "none"), ("replaced", "replace", LIKE_TEST)]
 lines += [("replaced", "replace", STORIES), ("replaced + distilled", "distil", STORIES)]
-LITTLE = 0.1  # nats per token: a perplexity about a tenth higher
 settings = linlib.load_profile(profile)
 
 # %% [markdown]
@@ -168,9 +167,9 @@ removed = pruned.drop_duplicates("n_removed")
 fig, ax = plt.subplots(figsize=(9, 5))
 plots.random_band(random[random["drawn"] == "random"], "n_removed", "added", ax)
 plots.measured_lines(drawn, "added", "label", ax, "n_removed", list(drawn["label"].unique()))
-plots.added_loss_axis(ax, LITTLE)
+plots.added_loss_axis(ax, claims.LITTLE)
 plots.block_ticks(removed["n_removed"], removed["removed"], ax)
-ax.set(title=f"{dense['model']}: {dense['perplexity']:.1f} perplexity before")
+ax.set(title=f"{dense['model']}, dense perplexity {dense['perplexity']:.1f}")
 plots.legend(fig, ax)
 plots.save(fig, store.figures_folder(settings.name) / "fig6_pruning_first")
 plots.show(fig)

@@ -91,7 +91,6 @@ torch.allclose(run.linear_map()(x), after_second)
 lines = [("removed", "remove", "none")]
 methods = {"replaced": "replace", "replaced + distilled": "distil"}
 lines += [(name, methods[name], text) for name in methods for text in (LIKE_TEST, STORIES)]
-LITTLE = 0.1  # nats per token, as in notebook 06
 settings = linlib.load_profile(profile)
 
 
@@ -152,9 +151,9 @@ removed = pruned.drop_duplicates("n_removed")
 fig, ax = plt.subplots(figsize=(9, 5))
 plots.random_band(random[random["drawn"] == "random"], "n_removed", "added", ax)
 plots.measured_lines(drawn, "added", "label", ax, "n_removed", list(drawn["label"].unique()))
-plots.added_loss_axis(ax, LITTLE)
+plots.added_loss_axis(ax, claims.LITTLE)
 plots.block_ticks(removed["n_removed"], removed["removed"], ax)
-ax.set(title=f"{dense['model']}: {dense['perplexity']:.1f} perplexity before")
+ax.set(title=f"{dense['model']}, dense perplexity {dense['perplexity']:.1f}")
 plots.legend(fig, ax)
 plots.save(fig, store.figures_folder(settings.name) / "fig7_pruning_second")
 plots.show(fig)

@@ -162,6 +162,12 @@ frame[[*cell, "training", "seed", "text", "accuracy", value]].round(3).head()
 # fine-tuning on a task is the cause, to the right of the two controls as well. Small dots are
 # seeds; black ticks are the paper's means over its models. In the upper row linearity is measured
 # on general text, by which the verdict goes, and in the lower one on the task's own.
+#
+# The two rows answer different questions. On general text, a change is one of the model: what it
+# does with sentences that have nothing to do with its new task. On the task's own text, a change
+# may also be one of familiarity, since training made this text more familiar than it was; the
+# control of language modelling, which reads the same texts without labels, shows how much of it is
+# that. Bars are wide where the pretrained models of different seeds differ.
 
 # %%
 models, tasks = list(frame["model"].unique()), list(frame["task"].unique())

@@ -151,6 +151,11 @@ means.drop(columns="n").round(3)
 # rows are the means: over the columns that the profile declares, by which the verdict goes, and
 # over the paper's ten. Columns in brackets are those on which the plain models, averaged over seeds
 # and sizes, do no better than the best constant answer: nothing was learned that could be lost.
+#
+# A mean over all ten columns is the paper's quantity, and dilutes whatever there is to see: columns
+# on which nothing was learned bring their noise and no effect. A mean over columns that were chosen
+# after looking would find whatever one hopes for. So the profile names the columns before any run
+# is compared, by what one plain model, which is not among the runs, had learned.
 
 # %%
 overall = store.load_frame("tab2_superglue_mean", settings.name)

@@ -70,6 +70,7 @@ remeasure = False
 # %% tags=["nbval-check-output"]
 shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 50}
 shape |= {"num_hidden_layers": 2, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}
+shape |= {"bos_token_id": 1, "eos_token_id": 2}
 window, changes = torch.arange(3, 13)[None], {}  # (1, 10)
 other = torch.where(window == 12, 40, window)
 for kind in ("modernbert-decoder", "modernbert"):

@@ -31,6 +31,7 @@ from linlib.claims.training import (
 )
 from linlib.claims.verdicts import (
     CLAIMS,
+    LITTLE,
     NOT_TESTABLE,
     TEXTS,
     VERDICTS,
@@ -41,6 +42,7 @@ from linlib.claims.verdicts import (
 
 __all__ = [
     "CLAIMS",
+    "LITTLE",
     "VERDICTS",
     "Finding",
     "aligned_in_cosine",

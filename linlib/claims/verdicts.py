@@ -250,7 +250,8 @@ def interval_text(effect: float, low: float, high: float, sign: str = "+") -> st
     """An effect with its interval, with as many digits as the interval deserves."""
     width = high - low if high > low else abs(effect)
     digits = min(max(1 - math.floor(math.log10(width)), 0), 4) if width > 0 else 2
-    texts = [f"{value:{sign}.{digits}f}" for value in (effect, low, high)]
+    rounded = (round(value, digits) + 0.0 for value in (effect, low, high))  # no -0.00
+    texts = [f"{value:{sign}.{digits}f}" for value in rounded]
     return texts[0] if math.isnan(low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
