@@ -137,8 +137,9 @@ def measure():
 
 
 # %% [markdown]
-# One row per model, seed, step, layer and token group. Models with several seeds have a band, the
-# 95% interval over seeds, and a thin line for each seed. Published models have one seed.
+# One row per model, seed, step, layer and token group. Models with several seeds have a thin line
+# for each in the figure, and from three seeds on a band, the 95% interval over seeds; one over two
+# seeds would span decades. Published models have one seed.
 
 # %%
 frame = linlib.result("fig2_pretraining_dynamics", measure, settings, remeasure)

@@ -188,7 +188,7 @@ def test_each_plot_is_drawn_from_a_committed_result():
     first = {
         name: next(iter(inspect.signature(function).parameters), "")
         for name, function in functions.items()
-        if function.__module__ == plots.__name__ and not name.startswith("_")
+        if function.__module__.startswith(plots.__name__)
     }
     tidy = {
         name for name, argument in first.items() if argument in {"frame", "differences", "sets"}

@@ -26,7 +26,8 @@ from linlib.training import (
     train_zoo,
     tune_variants,
 )
-from linlib.training.zoo import FAILED, NAMES, ROUNDS, SIZES, mistral_config, zoo_config
+from linlib.training.mistrals import FAILED, ROUNDS, SIZES, mistral_config
+from linlib.training.zoo import NAMES, zoo_config
 
 
 def on_meta(config):
@@ -141,7 +142,7 @@ def test_a_model_of_the_zoo_that_diverged_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(training.zoo, "training_text", lambda *_: {"tokenizer": folder})
     monkeypatch.setattr(training.zoo, "load_tokenizer", lambda *_: None)
     monkeypatch.setattr(training.zoo, "zoo_config", lambda *_: {})
-    monkeypatch.setattr(training.zoo, "_train_all", lambda *given: [folder] * len(given[2]))
+    monkeypatch.setattr(training.zoo, "train_all", lambda *given: [folder] * len(given[2]))
     with pytest.raises(FloatingPointError, match="GPT-2 of the zoo, seed 3: the loss became nan"):
         train_zoo(small_zoo())
 
@@ -251,7 +252,7 @@ def planted(monkeypatch, loss_at, **changes):
         ]
         return [Path(f"run-{'-'.join(map(str, run))}") for run in wanted], losses
 
-    monkeypatch.setattr(training.zoo, "_train_mistrals", trained)
+    monkeypatch.setattr(training.mistrals, "_train_mistrals", trained)
     settings = load_profile("smoke")
     return replace(settings, pretraining=replace(settings.pretraining, **changes)), asked
 
@@ -320,7 +321,7 @@ def test_a_real_run_that_diverges_is_a_row_without_a_loss(tmp_path, monkeypatch)
     monkeypatch.setenv("LINLIB_ROOT", str(tmp_path))
     settings = one_run()
     few = {"learning_rates": (6e-3, 1e30), "steps": 4, "warmup_steps": 0}
-    monkeypatch.setattr(training.zoo, "ROUNDS", 0)
+    monkeypatch.setattr(training.mistrals, "ROUNDS", 0)
     settings = replace(settings, pretraining=replace(settings.pretraining, **few))
     tuned, sweep = tune_variants(settings, ["cosine-0.5"])
     assert tuned["cosine-0.5"]["learning_rate"] == 6e-3

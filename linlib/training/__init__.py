@@ -6,9 +6,9 @@ _NAMES = {
     "regularisers": ["RegularisedTrainer", "Regulariser", "parse_variant"],
     "pretraining": ["checkpoints", "compare_at_equal_loss", "has_fast_bf16", "train"],
     "zoo": [
-        "Run", "measurements", "models_of", "options_for", "separator_of", "source_of",
-        "train_directions", "train_variants", "train_zoo", "tune_variants",
+        "models_of", "options_for", "separator_of", "source_of", "train_directions", "train_zoo",
     ],
+    "mistrals": ["Run", "measurements", "train_variants", "tune_variants"],
     "finetuning": ["CHANGES", "change_of_scores", "fine_tune", "measure_fine_tuning", "outcome"],
     "tasks": ["encode", "task_rows", "task_windows"],
 }  # fmt: skip

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from linlib.profiles import load_profile
-from linlib.training.zoo import train_variants
+from linlib.training.mistrals import train_variants
 
 
 def main() -> None:
