@@ -86,7 +86,8 @@ def test_notebooks_are_chosen_by_number_figure_or_name():
 def test_an_unknown_profile_or_notebook_ends_with_a_message_and_no_traceback():
     done = command("linlib.run", "--profile", "tyni")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "unknown profile 'tyni'; choose from ['gpu', 'laptop', 'paper', 'smoke', 'tiny']" in done.stderr
+    names = "'gpu', 'laptop', 'paper', 'smoke', 'tiny'"
+    assert f"unknown profile 'tyni'; choose from [{names}]" in done.stderr
     done = command("linlib.run", "fig77")
     assert done.returncode == 2 and "there is no notebook 'fig77'; choose from" in done.stderr
 
