@@ -304,6 +304,7 @@ def test_cells_in_which_distillation_kept_its_start_have_no_second_step(stored):
     stored["fig6_pruning_first_documents"] = pd.concat([kept, same])
     finding = claims.replacement_beats_removal("tiny")
     assert finding.verdict == "not testable at this profile"
+    assert finding.details.startswith("removed -> replaced +")  # the first step is told
     assert "kept the maps that it began with in every cell" in finding.details
 
 

@@ -45,8 +45,7 @@ def near_linear(profile: str, blank: Finding) -> Finding:
     parts, raw = [], frame.query("tokens == 'all'").groupby("model")["linearity_score"].median()
     for _, blocks in frame.query("tokens == 'no massive'").groupby("model"):
         parts.append(_of_median_block(blocks, "heldout_score"))
-    details = f"over {len(parts)} decoders; all tokens in sample, the paper's quantity: "
-    details += listed(raw, 3)
+    details = f"all tokens in sample, the paper's quantity: {listed(raw, 3)}"
     return judged(blank, envelope(parts), contradicted=NOT_NEAR, paper=0.99, details=details)
 
 
@@ -60,8 +59,8 @@ def less_without_residual(profile: str, blank: Finding) -> Finding:
     layers.
     """
     frame = real(_first_figure(profile)).query("tokens == 'no massive'")
-    parts = []
-    for _, blocks in frame.groupby("model"):
+    parts, names = [], []
+    for name, blocks in frame.groupby("model"):
         columns = {
             end: blocks[f"heldout_score{end}"] - blocks[f"heldout_no_residual{end}"]
             for end in ("", "_low", "_high")
@@ -69,10 +68,11 @@ def less_without_residual(profile: str, blank: Finding) -> Finding:
         order = {"": "", "_low": "_high", "_high": "_low"}  # less error, smaller difference
         gaps = pd.DataFrame({f"gap{order[end]}": gap for end, gap in columns.items()})
         parts.append(_of_median_block(gaps, "gap"))
+        names.append(f"{name} {interval_text(*parts[-1])}")
     paper = store.load_paper("fig1_linearity_profiles").query("where == 'middle layers'")
     middle = paper.set_index("quantity")[["paper_low", "paper_high"]].mean(axis=1)
     effect = middle["linearity_score"] - middle["linearity_no_residual"]
-    return judged(blank, envelope(parts), paper=effect, details=f"over {len(parts)} decoders")
+    return judged(blank, envelope(parts), paper=effect, details=", ".join(names))
 
 
 @claim(3)
@@ -107,9 +107,7 @@ def removal_costs_little(profile: str, blank: Finding) -> Finding:
     """
     columns = ["model", "method", "n_removed", "added", "added_low", "added_high"]
     frame = real(_curves("", profile, columns)).query("method == @REMOVED")
-    frame = frame.drop_duplicates(
-        ["model", "n_removed"]
-    )  # removal fits no map: the text is no matter
+    frame = frame.drop_duplicates(["model", "n_removed"])  # removal fits no map, to any text
     chosen = frame[frame["n_removed"] == FEW]
     if chosen.empty:
         raise Untestable(f"no real decoder had {FEW} blocks removed")
@@ -139,16 +137,18 @@ def replacement_beats_removal(profile: str, blank: Finding) -> Finding:
     steps = {}
     for step, cells in gains.groupby("step", sort=False):
         steps[step] = tuple(cells[["mean", "low", "high"]].mean())
-    if len(steps) < 2:
-        raise Untestable(
-            "distillation kept the maps that it began with in every cell, so that there is no "
-            "second step to judge"
-        )
     counts = gains.groupby("step", sort=False)["low"].agg(["size", lambda low: (low > 0).sum()])
     parts = [
         f"{step} {interval_text(*interval)}, better in {better} of {n} cells"
         for (step, interval), (n, better) in zip(steps.items(), counts.to_numpy(), strict=True)
     ]
+    if len(steps) < 2:
+        parts.append(
+            "distillation kept the maps that it began with in every cell, so that there is no "
+            "second step to judge: least squares leaves it nothing to gain while the blocks "
+            "removed are neighbours, which one map replaces"
+        )
+        raise Untestable("; ".join(parts))
     lesser = min(steps.values())
     lows, highs = (min(interval[end] for interval in steps.values()) for end in (1, 2))
     return judged(blank, (lesser[0], lows, highs), details="; ".join(parts))
