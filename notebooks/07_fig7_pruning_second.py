@@ -175,9 +175,10 @@ gains.round(4)
 # %% [markdown]
 # Distillation minimises a loss other than the one drawn: the squared error of the stream. The next
 # table has it, on held-out windows of the text that is distilled on, divided by what it was before
-# the first step. The maps with the lowest error are kept, and these may be the initial ones; one
-# run of blocks alone leaves nothing to gain, as the formula says. Where the error falls and the
-# loss does not, the stream came nearer in directions that do not matter for the next token.
+# the first step. A distillation that finds no lower one begins anew at a tenth of the rate, twice
+# at most. The maps with the lowest error are kept, and these may be the initial ones; one run of
+# blocks alone leaves nothing to gain, as the formula says. Where the error falls and the loss does
+# not, the stream came nearer in directions that do not matter for the next token.
 
 # %%
 history = store.load_frame("fig7_pruning_second_distillation", settings.name)

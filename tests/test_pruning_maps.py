@@ -491,7 +491,8 @@ def test_distilled_maps_are_closer_to_the_dense_model_and_nothing_else_moves(
     flags = [weight.requires_grad for weight in student.parameters()]
     before, dense, heldout = weights_of(student), photograph(model), random_windows(6, seed=2)
     history = distil(student, model, windows, heldout, **SHORT)
-    assert history.columns.tolist() == ["step", "heldout_loss", "kept"]
+    assert history.columns.tolist() == ["learning_rate", "step", "heldout_loss", "kept"]
+    assert (history["learning_rate"] == 1e-3).all()
     assert history["step"].tolist() == [0, 6, 12, 18, 24]
     assert history["kept"].sum() == 1
     kept = history["heldout_loss"][history["kept"]].item()
@@ -515,8 +516,24 @@ def test_a_bad_learning_rate_changes_nothing(model, student, windows):
     history = distil(student, model, windows, random_windows(6, seed=2), **SHORT | changes)
     assert history["step"].tolist() == [0, 1, 2]  # and then patience is at an end
     assert history["kept"].tolist() == [True, False, False]
+    assert history["learning_rate"].unique() == pytest.approx([1e4])  # after 1e6 and 1e5
     after = weights_of(student)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_rate_that_only_leads_away_is_followed_by_a_tenth_of_it(model, windows):
+    def run(learning_rate):
+        student = prune(model, [1, 3], "replace", windows, ridge=1e3)
+        heldout, changes = random_windows(6, seed=2), dict(learning_rate=learning_rate)
+        history = distil(student, model, windows, heldout, **SHORT | changes)
+        return history, affine_maps(student)[0].weight.data
+
+    history, weight = run(0.1)
+    rate = history["learning_rate"].iloc[0]
+    assert rate < 0.1
+    expected, same = run(rate)
+    pd.testing.assert_frame_equal(history, expected)  # the two attempts before left no trace
+    assert torch.equal(weight, same) and not history["kept"].iloc[0]
 
 
 def test_distillation_repeats_and_depends_on_its_seed(model, windows):

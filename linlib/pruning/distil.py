@@ -21,6 +21,8 @@ from linlib.measure.windows import PassEnded, check_windows
 from linlib.models.decoders import run_backbone, watch_blocks
 from linlib.pruning.maps import AffineMap, affine_maps
 
+RETRIES = 2  # further attempts of a distillation, each at a tenth of the rate before
+
 
 @torch.enable_grad()
 def distil(
@@ -39,8 +41,11 @@ def distil(
 ) -> pd.DataFrame:
     """Train the student's maps in place; the weights with the lowest held-out loss are kept.
 
-    The weights before the first step count too, so that no student ends worse than it began. Both
-    models are left in evaluation mode: without dropout, evaluations can be compared.
+    The weights before the first step count too, so that no student ends worse than it began. Maps
+    of least squares begin close to the optimum, and a rate that is too large only leads away from
+    it: where no evaluation is lower than the first, training begins anew at a tenth of the rate,
+    `RETRIES` times at most. Both models are left in evaluation mode: without dropout, evaluations
+    can be compared.
 
     Args:
         student: a model from `prune(..., method="replace")`; its other weights do not change.
@@ -50,15 +55,15 @@ def distil(
         heldout: text for early stopping, (n_windows, seq_len).
         steps: optimiser steps (AdamW), at most.
         batch_size: windows in a step.
-        learning_rate: the peak of a cosine schedule.
+        learning_rate: the peak of a cosine schedule, at the first attempt.
         warmup_steps: steps of linear warm-up.
         evaluation_interval: steps between two evaluations of the held-out loss.
         patience: evaluations without a lower loss after which training stops.
         seed: of the order of windows.
 
     Returns:
-        One row per evaluation: `step`, `heldout_loss`, and `kept`, which is true for the one whose
-        weights were kept.
+        One row per evaluation of the last attempt: its `learning_rate`, `step`, `heldout_loss`, and
+        `kept`, which is true for the one whose weights were kept.
 
     Raises:
         ValueError: the student has no maps, there are no windows, or they do not fit the models.
@@ -75,33 +80,40 @@ def distil(
     student.eval()
     teacher.eval()
     trained = nn.ModuleList(maps)
-    weights = list(trained.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
-    schedule = get_cosine_schedule_with_warmup(optimizer, warmup_steps, steps)
-    generator, n_visits = torch.Generator().manual_seed(seed), steps * batch_size
-    epochs = range(math.ceil(n_visits / len(windows)))
-    order = torch.cat([torch.randperm(len(windows), generator=generator) for _ in epochs])
-    order = order[:n_visits].view(steps, batch_size)  # (n_visits,) -> (steps, batch_size)
-    history = [(0, _heldout_loss(student, teacher, heldout, batch_size))]
-    best, kept = deepcopy(trained.state_dict()), 0
-    bar = tqdm(order, "distilling", leave=False, unit="step", delay=5)
-    for step, chosen in enumerate(bar, start=1):
+    n_visits = steps * batch_size
+    generator, epochs = torch.Generator().manual_seed(seed), math.ceil(n_visits / len(windows))
+    order = [torch.randperm(len(windows), generator=generator) for _ in range(epochs)]
+    order = torch.cat(order)[:n_visits].view(steps, batch_size)  # (n_visits,) -> (steps, batch)
+
+    def heldout_loss() -> float:
+        return _heldout_loss(student, teacher, heldout, batch_size)
+
+    first = heldout_loss()
+    for rate in (learning_rate / 10**retry for retry in range(RETRIES + 1)):
+        history = [(rate, 0, first)]
+        best, kept = deepcopy(trained.state_dict()), 0
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=rate, weight_decay=0.0)
+        schedule = get_cosine_schedule_with_warmup(optimizer, warmup_steps, steps)
+        bar = tqdm(order, "distilling", leave=False, unit="step", delay=5)
+        for step, chosen in enumerate(bar, start=1):
+            optimizer.zero_grad()
+            loss = _loss(student, teacher, maps, windows[chosen])
+            loss.backward(inputs=list(trained.parameters()))  # no other weight gets a gradient
+            optimizer.step()
+            schedule.step()
+            if step % evaluation_interval and step < steps:
+                continue
+            history.append((rate, step, heldout_loss()))
+            if history[-1][-1] < history[kept][-1]:
+                best, kept = deepcopy(trained.state_dict()), len(history) - 1
+            elif len(history) - 1 - kept >= patience:
+                break
+        bar.close()
         optimizer.zero_grad()
-        loss = _loss(student, teacher, maps, windows[chosen])
-        loss.backward(inputs=weights)  # no other weight gets a gradient
-        optimizer.step()
-        schedule.step()
-        if step % evaluation_interval and step < steps:
-            continue
-        history.append((step, _heldout_loss(student, teacher, heldout, batch_size)))
-        if history[-1][1] < history[kept][1]:
-            best, kept = deepcopy(trained.state_dict()), len(history) - 1
-        elif len(history) - 1 - kept >= patience:
+        trained.load_state_dict(best)
+        if kept:
             break
-    bar.close()
-    optimizer.zero_grad()
-    trained.load_state_dict(best)
-    frame = pd.DataFrame(history, columns=["step", "heldout_loss"])
+    frame = pd.DataFrame(history, columns=["learning_rate", "step", "heldout_loss"])
     return frame.assign(kept=frame.index == kept)
 
 
