@@ -137,10 +137,11 @@ def measure(names=None, protocols=("stream", "official")):
 #
 # What a profile names beside the models that it trains comes first, by the protocol `stream` alone,
 # since training takes longer than measuring. At `tiny` this is SmolLM2-135M, a decoder of 30 blocks
-# in the Llama architecture that arrives as a package. Two things to know about it: its weights are
-# *four-bit weights, dequantised*, and it is an *instruct model that reads plain text here, without
-# a chat template*. Scores near 1 are hard to tell apart in the left panel, and the right one has
-# the whole range.
+# in the Llama architecture; `laptop` adds Gemma-3-270M, of 18 blocks with a norm before and after
+# each half. Both arrive as packages. Two things to know: their weights are *four-bit weights,
+# dequantised*, and SmolLM2 is an *instruct model that reads plain text here, without a chat
+# template*. Scores near 1 are hard to tell apart in the left panel, and the right one has the whole
+# range.
 
 # %%
 labels = [model.label for model in settings.models] if settings.zoo else []
@@ -319,10 +320,10 @@ blocks.agg(
 # %% [markdown]
 # ## Deviations
 #
-# - The twins that `smoke` and `tiny` train are small, trained for minutes on docstring prose and
-#   generated stories, and measured on the prose: they show how the measurement behaves and not what
-#   a large model does. SmolLM2's four-bit weights, dequantised, are not those that were trained.
-#   `gpu` and `paper` measure hub models with the same code.
+# - The twins that `laptop` and the profiles below it train are small, trained for minutes on
+#   docstring prose and generated stories, and measured on the prose: they show how the measurement
+#   behaves and not what a large model does. Four-bit weights, dequantised, are not those that were
+#   trained. `gpu` and `paper` measure hub models with the same code.
 # - Instruct models read plain text without a chat template, as all others.
 # - The paper does not say how it treats massive tokens, and scores in sample only. Both are shown
 #   here beside the paper's own quantity.
