@@ -274,8 +274,8 @@ paired_differences(at_end, ["size", "pair"], "validation_loss").drop(columns="pa
 # - The paper names its models by size alone. Ours reach the names with 32,000 untied embeddings;
 #   the small twins have the same design with fewer and narrower blocks, and read `storyworld`, a
 #   generated corpus in the style of TinyStories with textbook paragraphs, for a minute each.
-# - A run at `laptop` is short: the learning rate has decayed to zero at its end, and the effect of many
-#   more steps on the difference between variants cannot be seen here.
+# - A run at `laptop` is short: the learning rate has decayed to zero at its end, and the effect of
+#   many more steps on the difference between variants cannot be seen here.
 # - The paper does not give learning rate, initialisation, steps and batch size; our learning rates
 #   were chosen by the loss of each variant (above).
 # - Intervals over few seeds are wide by nature (Student's t), and are not corrected for the number

@@ -19,8 +19,8 @@
 # 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 8.)
 #
 # **The model.** The first model of Figure 6, up to `laptop` SmolLM2-135M, whose weights are
-# four-bit weights, dequantised. It is an instruct model, and it is asked in plain text here, without its
-# chat template.
+# four-bit weights, dequantised. It is an instruct model, and it is asked in plain text here,
+# without its chat template.
 #
 # **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores once notebook 06 has distilled
 # its maps; `gpu` and `paper` are estimated at an hour.
@@ -88,9 +88,9 @@ question["question"], question["choices"]["text"], question["answerKey"]
 # loss and from which the questions of `continuation` come. Distillation is shown on stories alone.
 # `columns` are those of the frame that are measured.
 #
-# Where the profile asks a sample of the questions, as `tiny` and `laptop` do, only the last two of its numbers
-# of blocks are measured: so few questions cannot tell the mildest pruning from the dense model, and
-# each model that is asked takes as long as the one before.
+# Where the profile asks a sample of the questions, as `tiny` and `laptop` do, only the last two of
+# its numbers of blocks are measured: so few questions cannot tell the mildest pruning from the
+# dense model, and each model that is asked takes as long as the one before.
 
 # %%
 lines = [("removed", "remove", "none"), ("replaced", "replace", LIKE_TEST)]
