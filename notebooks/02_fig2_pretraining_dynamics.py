@@ -113,8 +113,7 @@ def measure():
                 source = {"name_or_path": checkpoint, "device": settings.device}
                 sources[label, seed, step] = source, settings.zoo.warmup_steps
     for followed in settings.checkpoints:
-        for step, place in followed.checkpoints.items():
-            source = training.source_of(settings, followed, place)
+        for step, source in training.published_checkpoints(settings, followed).items():
             sources[followed.label, settings.seed, step] = source, followed.warmup_steps
 
     frames = []

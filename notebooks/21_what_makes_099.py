@@ -124,10 +124,7 @@ def measure():
             limits = norm_limits(*norms.flatten(1))
             excess.append((norms / limits[:, None, None]).amax(0))  # a massive token's is above 1
             massive = excess[-1] > 1
-            counts = {
-                "n_massive": massive.sum().item(),
-                "first_of_window": massive[:, 0].sum().item(),
-            }
+            counts = dict(zip(COUNTS, (massive.sum().item(), massive[:, 0].sum().item())))
             ways = {"all": everything, "no massive": ~massive}
             ways["no first position"] = torch.arange(sizes.seq_len) > 0 * everything
             ways["energy weights"] = 1 / (norms[0].square() + token_norms(delta).square())

@@ -6,7 +6,8 @@ _NAMES = {
     "regularisers": ["RegularisedTrainer", "Regulariser", "parse_variant"],
     "pretraining": ["checkpoints", "compare_at_equal_loss", "has_fast_bf16", "train"],
     "zoo": [
-        "models_of", "options_for", "separator_of", "source_of", "train_directions", "train_zoo",
+        "models_of", "options_for", "published_checkpoints", "separator_of", "source_of",
+        "train_directions", "train_zoo",
     ],
     "mistrals": ["Run", "measurements", "train_variants", "tune_variants"],
     "finetuning": ["CHANGES", "change_of_scores", "fine_tune", "measure_fine_tuning", "outcome"],

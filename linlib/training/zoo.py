@@ -231,6 +231,11 @@ def source_of(settings: object, model: object, place: str | None = None) -> dict
     }
 
 
+def published_checkpoints(settings: object, followed: object) -> dict[int, dict[str, object]]:
+    """A pretraining run that a profile follows: training step -> keyword arguments of `load`."""
+    return {step: source_of(settings, followed, at) for step, at in followed.checkpoints.items()}
+
+
 def separator_of(settings: object, name: str) -> str | None:
     """What joins documents for a model of a profile, by its label; see `linlib.token_windows`.
 
