@@ -41,6 +41,7 @@
 # h^{\text{student}} - h^{\text{dense}} \rVert^2$.
 
 # %%
+from functools import partial
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -126,8 +127,10 @@ def measure():
     order = store.cached(linlib.removal_order, model, calibration, "linearity", **batch)
     numbers = [n for n in scale.numbers if n <= len(order)]
     study, _ = pruning.study_text(settings, tokenizer, separator)
-    sets = {"given": study, "at_most": scale.random_subsets, "seed": settings.seed}
-    random = store.cached(pruning.random_removals, model, order, numbers, **sets)
+    without = partial(store.cached, pruning.losses_of_sets, model, **study)
+    drawn = {"at_most": scale.random_subsets, "seed": settings.seed}
+    n_blocks = model.config.num_hidden_layers
+    random = pruning.random_removals(without, n_blocks, order, numbers, **drawn)
     rows, losses = [], []
     for (method, by, text), n in [(("dense", "remove", "none"), 0), *product(lines, numbers)]:
         blocks = sorted(order[:n])

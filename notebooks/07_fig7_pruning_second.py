@@ -39,6 +39,7 @@
 # something to learn. Distillation can therefore help where blocks are removed in several places.
 
 # %%
+from functools import partial
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -107,8 +108,10 @@ def measure():
     order = store.cached(linlib.removal_order, model, calibration, "linearity", **batch)
     numbers = [n for n in scale.numbers if n <= len(order)]
     study, _ = pruning.study_text(settings, tokenizer, separator)
-    sets = {"given": study, "at_most": scale.random_subsets, "seed": settings.seed}
-    random = store.cached(pruning.random_removals, model, order, numbers, **sets)
+    without = partial(store.cached, pruning.losses_of_sets, model, **study)
+    drawn = {"at_most": scale.random_subsets, "seed": settings.seed}
+    n_blocks = model.config.num_hidden_layers
+    random = pruning.random_removals(without, n_blocks, order, numbers, **drawn)
     rows, losses, histories = [], [], []
     for (method, by, text), n in [(("dense", "remove", "none"), 0), *product(lines, numbers)]:
         blocks = sorted(order[:n])

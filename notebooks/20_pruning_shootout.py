@@ -133,14 +133,13 @@ n_grid, random = scale.numbers[:2][-1], (scale.random_subsets, settings.seed)
 # %% [markdown]
 # ## The null
 #
-# An order is worth its measurement if it beats blocks that are drawn at random. For the number of
-# blocks of the grid, and for those numbers of which there are few enough sets, sets are drawn from
-# all there are: `random_subsets` of the profile, or all of them where that many do not exist. Six
-# blocks have 6, 15, 20 and 15 sets of one to four. A random *order* from a few seeds would be
-# a poorer control: its mean hides how far apart sets lie, and a few ruinous sets make any order
-# look good. The rank among many sets does not depend on how ruinous they are. Of seven orders that
-# know nothing, one has a rank of 0.1 or better in about half of all cases, so that a single good
-# rank proves little.
+# An order is worth its measurement if it beats blocks that are drawn at random. For each of the
+# profile's numbers of blocks, sets are drawn from all there are: `random_subsets` of the profile,
+# or all of them where that many do not exist. Six blocks have 6, 15 and 15 sets of one, two and
+# four. A random *order* from a few seeds would be a poorer control: its mean hides how far apart
+# sets lie, and a few ruinous sets make any order look good. The rank among many sets does not
+# depend on how ruinous they are. Of seven orders that know nothing, one has a rank of 0.1 or better
+# in about half of all cases, so that a single good rank proves little.
 #
 # ## The text
 #
@@ -155,8 +154,8 @@ n_grid, random = scale.numbers[:2][-1], (scale.random_subsets, settings.seed)
 # that agree in their first blocks share the states behind these, so that a set costs about a third
 # of a forward pass beside the language-modelling head. `added_by_set` pairs it with the dense model
 # by document: the difference in nats per token, with its 95% interval over documents.
-# `cheapest_sets` takes from each order its first blocks. Notebook 22
-# finds the losses without each single block in the store.
+# `cheapest_sets` takes from each order its first blocks. The store keeps the losses: random sets
+# are those of Figures 6 and 7, and notebook 22 finds here the losses without each single block.
 #
 # Four frames are stored: one row per model, order, number of blocks and method; the random sets
 # (`_subsets`); the cost of each block in each order (`_costs`); and the losses by document of the
@@ -180,20 +179,21 @@ def measure():
             costs[order] = store.cached(pruning.block_costs, model, text["input_ids"], criterion)
         costs[ORACLE] = [*studies.added_by_set(single, dense)["added"][1:]]
         tables["_costs"][name] = studies.cost_table(costs)
-        n = min(n_grid, len(blocks) - 1)
-        drawn = studies.random_sets(len(blocks), n, scale.numbers[-1], *random)
-        chosen, sets = studies.cheapest_sets(costs, map(len, drawn))
-        grid, found = dict.fromkeys(one for one in sets if len(one) == n), {"alone": single}
+        numbers = [n for n in scale.numbers if n < len(blocks)]
+        order = sorted(blocks, key=costs[PAPER].__getitem__)
+        null = studies.random_removals(losses, len(blocks), order, numbers, *random)
+        tables["_subsets"][name] = null.query("drawn == 'random'")
+        chosen, sets = studies.cheapest_sets(costs, numbers)
+        size, found = min(n_grid, numbers[-1]), {"alone": single}
+        grid = [one for one in sets if len(one) == size]
         for method, (kind, refit) in methods.items():
-            able = dict.fromkeys([*drawn, *grid]) if kind == "remove" else grid
+            able = dict.fromkeys(sets if kind == "remove" else grid)
             able = [one for one in able if kind != "fold" or pruning.can_fold(model.config, one)]
             if able and not (refit and len(blocks) > DEEP):
                 found[method] = losses(able, kind, refit=refit)
         found = pd.concat(found, names=["method"]).reset_index("method")
-        kept = (found["method"] == "alone") | found["removed"].isin(chosen["removed"])
-        tables["_documents"][name] = found[kept]
+        tables["_documents"][name] = found
         added = studies.added_by_set(found[found["method"] != "alone"], dense)
-        tables["_subsets"][name] = added[added["method"] == "removed"][: len(drawn)]
         tables[""][name] = chosen.merge(added)
     return {suffix: studies.by_model(frames) for suffix, frames in tables.items()}
 
@@ -276,7 +276,6 @@ removed.pivot(index="order", columns="model", values="removed").loc[orders, mode
 # around 0.
 
 # %%
-subsets["n_removed"] = subsets["removed"].str.split().str.len()
 removed = frame[frame["method"] == "removed"]
 np.random.seed(settings.seed)  # of the jitter
 
@@ -393,5 +392,5 @@ np.tanh(2.8 * np.sqrt(1.06 / (n_blocks - 3).clip(lower=1))).round(2)
 # - One number of blocks is drawn as a grid, and one text is measured. An order that is good for two
 #   blocks of this model need not be good for ten, or for another model.
 # - The oracle has read the test. It is a bound for orders by single blocks, and no rival.
-# - SmolLM2's weights are four-bit weights, dequantised; it is an instruct model, and its chat
-#   template is not applied.
+# - The weights of packaged models are four-bit weights, dequantised; instruct models read plain
+#   text, without their chat template.

@@ -317,5 +317,5 @@ frame.pivot(index=["model", "block"], columns="tokens", values=values).round(2)
 #   do more, so the share is a lower bound of what some affine map can do.
 # - The share depends on the text. Maps are fitted on text like the test's; Figure 6 shows what
 #   other text costs.
-# - SmolLM2's weights are four-bit weights, dequantised; it is an instruct model, and its chat
-#   template is not applied.
+# - The weights of packaged models are four-bit weights, dequantised; instruct models read plain
+#   text, without their chat template.

@@ -21,7 +21,7 @@ from linlib.pruning.maps import affine_maps, can_fold, output_projection, replac
 from linlib.pruning.order import CRITERIA, block_costs, removal_order
 from linlib.pruning.remove import adjacent_runs, remove_blocks
 from linlib.pruning.save import load_pruned, save_pruned
-from linlib.pruning.sets import random_removals, study_text
+from linlib.pruning.sets import losses_of_sets, random_removals, study_text
 
 __all__ = [
     "CRITERIA",
@@ -42,6 +42,7 @@ __all__ = [
     "output_projection",
     "prune",
     "pruning_texts",
+    "losses_of_sets",
     "random_removals",
     "removal_order",
     "remove_blocks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from random import Random
 
@@ -55,45 +55,39 @@ def study_text(
     return given, {"input_ids": windows} | folds | batch
 
 
-def random_sets(
-    n_blocks: int, size: int, most: int, at_most: int, seed: int
-) -> list[tuple[int, ...]]:
+def random_sets(n_blocks: int, size: int, at_most: int, seed: int) -> list[tuple[int, ...]]:
     """Sets of blocks among which to place those of an order: the null of a comparison.
 
     Args:
         n_blocks: of the model.
-        size: the number of blocks of which there are sets in any case: all, or, where there are
-            more than `at_most`, that many drawn at random.
-        most: up to this number of blocks, all sets of a size are returned too, if few enough.
-        at_most: sets of one size.
+        size: the number of blocks in a set.
+        at_most: sets; all there are, where they are not more.
         seed: of the random choice.
     """
-    found: dict[tuple[int, ...], None] = {}
-    for number in range(1, min(max(size, most) + 1, n_blocks)):
-        if math.comb(n_blocks, number) <= at_most:
-            found |= dict.fromkeys(combinations(range(n_blocks), number))
-        elif number == size:
-            generator, enough = Random(seed), len(found) + at_most
-            while len(found) < enough:
-                found[tuple(sorted(generator.sample(range(n_blocks), number)))] = None
+    if math.comb(n_blocks, size) <= at_most:
+        return list(combinations(range(n_blocks), size))
+    generator, found = Random(seed), {}
+    while len(found) < at_most:
+        found[tuple(sorted(generator.sample(range(n_blocks), size)))] = None
     return list(found)
 
 
 def random_removals(
-    model: PreTrainedModel,
+    losses: Callable[[Sequence[Sequence[int]], str], pd.DataFrame],
+    n_blocks: int,
     order: Sequence[int],
     numbers: Sequence[int],
-    given: Mapping[str, object],
     at_most: int,
     seed: int,
 ) -> pd.DataFrame:
     """Loss that is added by removing the first blocks of an order, and as many drawn at random.
 
     Args:
-        model: the dense decoder.
+        losses: `losses_of_sets` of a model on some text; through the store, pages share its values,
+            since it is called once for each number of blocks.
+        n_blocks: of the model.
         order: blocks in the order of their removal.
         numbers: of blocks that are removed.
-        given: keyword arguments of `losses_of_sets`, as `study_text` gives them.
         at_most: random sets of one size; all there are, where they are not more.
         seed: of the random sets.
 
@@ -101,17 +95,17 @@ def random_removals(
         One row per number of blocks and set: `n_removed`, `drawn` ("in order", the first blocks of
         the order, or "random"), `removed`, and the columns of `added_loss`, in nats per token.
     """
-    n_blocks, rows = len(decoder_blocks(model)), []
-    for n in numbers:
-        drawn = [one for one in random_sets(n_blocks, n, n, at_most, seed) if len(one) == n]
-        rows += [(n, "in order", tuple(sorted(order[:n])))]
-        rows += [(n, "random", one) for one in drawn]
-    distinct = dict.fromkeys(blocks for *_, blocks in rows)
-    losses = losses_of_sets(model, [(), *distinct], "remove", **given)
-    added = added_by_set(losses, losses[losses["removed"] == ""])
-    sets = pd.DataFrame(rows, columns=["n_removed", "drawn", "removed"])
-    sets["removed"] = [" ".join(map(str, blocks)) for blocks in sets["removed"]]
-    return sets.merge(added, on="removed")
+    drawn = [("in order", [tuple(sorted(order[:n])) for n in numbers])]
+    drawn += [("random", random_sets(n_blocks, n, at_most, seed)) for n in numbers]
+    frames = []
+    for name, sets in drawn:
+        found = losses([(), *sets], "remove")
+        dense = found["removed"] == ""
+        added = added_by_set(found[~dense], found[dense])
+        place = {"n_removed": added["removed"].str.split().str.len(), "drawn": name}
+        frames.append(pd.DataFrame(place | dict(added)))
+    keys = ["n_removed", "drawn"]
+    return pd.concat(frames).sort_values(keys, kind="stable", ignore_index=True)
 
 
 def cheapest_sets(
