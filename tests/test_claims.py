@@ -306,6 +306,11 @@ def test_cells_in_which_distillation_kept_its_start_have_no_second_step(stored):
     assert finding.verdict == "not testable at this profile"
     assert finding.details.startswith("removed -> replaced +")  # the first step is told
     assert "kept the maps that it began with in every cell" in finding.details
+    worse = pd.concat([kept, same])
+    worse.loc[worse["method"] == "removed", "loss"] -= 200  # 2 nats for each of 100 tokens
+    stored["fig6_pruning_first_documents"] = worse
+    finding = claims.replacement_beats_removal("tiny")  # one step is enough to contradict
+    assert finding.verdict == "contradicted" and finding.high < 0
 
 
 # ------------------------------------------------------------------------------- bad input
