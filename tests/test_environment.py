@@ -38,18 +38,30 @@ def test_the_lock_pins_everything_within_the_ranges_of_the_project():
 
 
 @pytest.mark.parametrize(
-    ("name", "file"),
-    [("smollm2-135m", "requirements-models.lock"), ("gemma3-270m", "requirements-gemma.lock")],
+    ("file", "names"),
+    [
+        ("requirements-models.lock", ["smollm2-135m", "minilm-l6"]),
+        ("requirements-gemma.lock", ["gemma3-270m"]),
+    ],
 )
-def test_packaged_models_are_pinned_by_version_and_wheel(name, file):
-    model = PACKAGED[name]
+def test_packaged_models_are_pinned_by_version_and_wheel(file, names):
     pins = {package: str(pin) for package, pin in lock(file).items()}
-    assert pins == {package: f"=={model.version}" for package, _ in model.parts}
+    models = [PACKAGED[name] for name in names]
+    parts = [(package, model) for model in models for package, _ in model.parts]
+    assert pins == {package: f"=={model.version}" for package, model in parts}
     text, makefile = (REPOSITORY / file).read_text(), (REPOSITORY / "Makefile").read_text()
     assert len(re.findall(r" --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)) == len(pins)
     assert f"--no-deps -r {file}" in makefile
-    for package in pins:
+    for package, model in parts:
         assert f"{package}=={model.version}" in model.pip
+
+
+def test_all_packaged_models_are_in_a_lock():
+    files = ("requirements-models.lock", "requirements-gemma.lock")
+    pinned = [package for file in files for package in lock(file)]
+    assert sorted(pinned) == sorted(
+        package for model in PACKAGED.values() for package, _ in model.parts
+    )
 
 
 def test_the_packages_imported_are_declared():
