@@ -52,9 +52,9 @@ remeasure = False
 # %% [markdown]
 # ## The tasks
 #
-# Up to `laptop` the tasks come from a generated world, in the columns of SuperGLUE and of
-# the helpful/harmless pairs. A question alone says nothing about its answer: it names a true value
-# as often as a false one, and only the passage decides which it is.
+# Up to `laptop` the tasks come from a generated world, in the columns of SuperGLUE and of the
+# helpful/harmless pairs, so that the same code reads both. A question alone says nothing about its
+# answer: it names a true value as often as a false one, and only the passage decides which it is.
 
 # %% tags=["nbval-check-output"]
 example = TASKS["boolq"]("validation", 1)[0]

@@ -68,7 +68,7 @@ COLUMNS = {
     "pruning_shootout": "model order n_removed removed method added added_low added_high",
     "pruning_shootout_costs": "model block order cost",
     "pruning_shootout_documents": "model method removed document loss n_tokens",
-    "pruning_shootout_subsets": "model method removed added added_low added_high",
+    "pruning_shootout_subsets": "model n_removed drawn removed added added_low added_high",
     "tab1_finetuning": "model task training seed text accuracy chance n_validation "
     "delta_linearity_no_residual",
     "tab1_finetuning_layers": "model task training seed text layer depth tokens "
