@@ -320,10 +320,10 @@ blocks.agg(
 # %% [markdown]
 # ## Deviations
 #
-# - The twins that `laptop` and the profiles below it train are small, trained for minutes on
-#   docstring prose and generated stories, and measured on the prose: they show how the measurement
-#   behaves and not what a large model does. Four-bit weights, dequantised, are not those that were
-#   trained. `gpu` and `paper` measure hub models with the same code.
+# - The twins trained at `laptop` and below are small, trained for minutes on docstring prose and
+#   generated stories, and measured on the prose: they show how the measurement behaves and not what
+#   a large model does. Four-bit weights, dequantised, are not those that were trained. `gpu` and
+#   `paper` measure hub models with the same code.
 # - Instruct models read plain text without a chat template, as all others.
 # - The paper does not say how it treats massive tokens, and scores in sample only. Both are shown
 #   here beside the paper's own quantity.

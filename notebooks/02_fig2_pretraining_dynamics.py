@@ -18,8 +18,8 @@
 # averaged over layers, in all models that the authors follow.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3.2 and Figure 2.)
 #
-# **Cost.** seconds up to `laptop`, once the models are trained (see notebooks 01 and 04). `gpu` and
-# `paper` download each checkpoint that they follow, by its revision on the hub.
+# **Cost.** Seconds at `laptop` and below, once the models are trained (see notebooks 01 and 04).
+# `gpu` and `paper` download each checkpoint that they follow, by its revision on the hub.
 
 # %% [markdown]
 # ## The formula
@@ -233,7 +233,7 @@ factors.round(2)
 # %% [markdown]
 # ## Deviations
 #
-# - Up to `laptop` a pretraining run takes minutes, starting from initialisation; the paper
+# - At `laptop` and below, a pretraining run takes minutes, starting from initialisation; the paper
 #   follows open models over the whole of theirs.
 # - The paper averages scores over layers. We average $\log(1 - R^2)$, held out, and show the plain
 #   means in a table.

@@ -65,7 +65,7 @@ checked[["layer", "accuracy", "chance"]].round(2)
 # ## The texts
 #
 # Each text is four sentences and an ending. Only one of the two endings overcomes the trouble of
-# the story; the other is the right one of another story. Up to `laptop` the stories come
+# the story; the other is the right one of another story. At `laptop` and below, the stories come
 # from the generated world and are held out from pretraining; at `gpu` and `paper` they are the
 # English ones of XStoryCloze.
 
@@ -206,7 +206,7 @@ claims.cosine_probes_better(settings.name).to_frame("Claim 11")
 # - The paper probes Mistral-650M and names no seeds; we probe both sizes and every seed.
 # - It does not say how the probe is regularised, nor which stories it is tested on. Ours is chosen
 #   inside the training stories, and tested on the others, in five folds, the same for all models.
-# - Up to `laptop` the models are twins of about a million parameters and the stories are
+# - At `laptop` and below, the models are twins of about a million parameters and the stories are
 #   generated: what such small models can distinguish says little about a model of 650 million.
 # - All texts begin with the token that windows begin with in training.
 # - Intervals of single layers are not corrected for their number.

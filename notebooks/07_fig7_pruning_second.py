@@ -201,7 +201,7 @@ errors = history.pivot(index="step", columns=["text", "n_removed"], values="held
 # effect of a step is the mean saving over cells (decoders and numbers of blocks). Cells where
 # distillation kept the maps that it began with have no second step, and are left out of it.
 # *Supported* where the intervals of both steps lie above zero; *contradicted* where one lies below,
-# also where there is no other; otherwise *inconclusive*, or *smaller than the paper's* by the rule
+# even if the other is missing; otherwise *inconclusive*, or *smaller than the paper's* by the rule
 # of notebook 13; *not testable at this profile* where there is no real decoder, or no second step
 # and the first is not below zero.
 

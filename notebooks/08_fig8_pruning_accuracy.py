@@ -18,7 +18,7 @@
 # ones, keep the accuracy on ARC-easy that removal loses. ([arXiv
 # 2405.12250](https://arxiv.org/abs/2405.12250), section 5 and Figure 8.)
 #
-# **The model.** The first model of Figure 6, up to `laptop` SmolLM2-135M, whose weights are
+# **The model.** The first model of Figure 6, at `laptop` and below SmolLM2-135M, whose weights are
 # four-bit weights, dequantised. It is an instruct model, and it is asked in plain text here,
 # without its chat template.
 #
@@ -71,7 +71,7 @@ np.round([paired, stats.share_difference(0.6, 0.5, 100, 100)], 3)
 # %% [markdown]
 # ## The questions
 #
-# Up to `laptop` the task is `continuation`, in the columns of ARC-easy: the beginning of a
+# At `laptop` and below, the task is `continuation`, in the columns of ARC-easy: the beginning of a
 # held-out docstring paragraph and four candidates for its next sentence, one true and three from
 # other paragraphs of the same package. At `gpu` and `paper` it is ARC-easy itself. The task's
 # purpose is to have an accuracy to lose; a dense model that guesses makes the figure worthless.
@@ -242,9 +242,9 @@ finding.to_frame("Figure 8")
 # ## Deviations
 #
 # - The paper prunes OPT-1.3B. We prune the first model of Figures 6 and 7, so that the figures are
-#   about the same models: OPT-125M at `gpu` and `paper`, SmolLM2-135M with four-bit weights
-#   up to `laptop`.
-# - Up to `laptop` the questions are not ARC-easy's but those of `continuation`, and few.
+#   about the same models: OPT-125M at `gpu` and `paper`, SmolLM2-135M with four-bit weights at
+#   `laptop` and below.
+# - At `laptop` and below, the questions are not ARC-easy's but those of `continuation`, and few.
 # - Of a sample of the questions, only the last two numbers of blocks are measured, and distillation
 #   on text like the test's is left out.
 # - Prompts begin with the bos token, as all text of this project does.

@@ -52,9 +52,10 @@ remeasure = False
 # %% [markdown]
 # ## The tasks
 #
-# Up to `laptop` the tasks come from a generated world, in the columns of SuperGLUE and of the
-# helpful/harmless pairs, so that the same code reads both. A question alone says nothing about its
-# answer: it names a true value as often as a false one, and only the passage decides which it is.
+# At `laptop` and below, the tasks come from a generated world, in the columns of SuperGLUE and of
+# the helpful/harmless pairs, so that the same code reads both. A question alone says nothing about
+# its answer: it names a true value as often as a false one, and only the passage decides which it
+# is.
 
 # %% tags=["nbval-check-output"]
 example = TASKS["boolq"]("validation", 1)[0]
@@ -279,14 +280,14 @@ claims.fine_tuning_raises_linearity(settings.name).to_frame("Claim 6")
 # ## Deviations
 #
 # - The paper names no learning rate, no number of steps and no seeds; ours are in the profile, the
-#   same for every model, task and control. Up to `laptop` they were chosen by hand for the
+#   same for every model, task and control. At `laptop` and below, they were chosen by hand for the
 #   accuracy of validation rows, and linearity played no part. Those of `gpu` and `paper` have not
 #   been tried.
 # - CB has three labels and the paper speaks of binary classification: we keep entailment against
 #   contradiction. Equal steps mean about one pass over BoolQ, and many over the small CB.
 # - The paper does not say on which text it measures. We take the profile's held-out text, which no
 #   task contains, and the task's own text beside it.
-# - Up to `laptop` a fine-tuning run is a few dozen steps of 8 short texts, and most
+# - At `laptop` and below, a fine-tuning run is a few dozen steps of 8 short texts, and most
 #   questions ask about the state of things in a paragraph: models of this size, in so few steps, do
 #   not learn to look up single facts. Their pretraining text contains such questions with their
 #   answers, in exercises on other stories than those of validation.

@@ -55,7 +55,7 @@ remeasure = False
 # %% [markdown]
 # ## The questions
 #
-# Up to `laptop` the rows come from the generated world, in the columns of the originals.
+# At `laptop` and below, the rows come from the generated world, in the columns of the originals.
 # Here is one of StoryCloze: four sentences (the third is shown), two endings, and the number of the
 # right one. Labels are balanced, and no choice gives itself away.
 
@@ -243,11 +243,11 @@ pd.concat([f(settings.name).to_frame(name) for f, name in zip(found, names)], ax
 # %% [markdown]
 # ## Deviations
 #
-# - Up to `laptop` the tasks are generated, and models this small, which have read this
+# - At `laptop` and below, the tasks are generated, and models this small, which have read this
 #   little, answer by association and cannot look names up. Columns on which all models guess add
 #   nothing but noise to a mean; the verdict goes by columns that the profile declares, which were
 #   chosen by a plain model that is not compared.
-# - Up to `laptop` most labels of BoolQ, RTE and CB can be guessed from the passage alone,
+# - At `laptop` and below, most labels of BoolQ, RTE and CB can be guessed from the passage alone,
 #   which says whether the hero is sad or happy, and that is what is asked; from the question alone
 #   none can.
 # - The harness's stock prompts are used as they are; they were not made for models this small.

@@ -53,7 +53,7 @@ remeasure = False
 # %% [markdown]
 # ## Who judges, and can the judge be trusted?
 #
-# Up to `laptop` the judge is no language model but the generated world itself, whose rules
+# At `laptop` and below, the judge is no language model but the generated world itself, whose rules
 # are known. It parses every sentence: *grammar* is the share of words in sentences that the world's
 # grammar admits, *creativity* the share of passages that are in no training story, *consistency*
 # the share of statements that agree with the beginning and with the world (a sentence that cannot
@@ -229,8 +229,8 @@ claims.cosine_improves_stories(settings.name).to_frame("Claim 9")
 # %% [markdown]
 # ## Deviations
 #
-# - The paper's judge is GPT-4 with prompts of Eldan and Li. Up to `laptop` ours is the world
-#   itself: its scores are shares, and it cannot like a story. It must not be read as GPT-4.
+# - The paper's judge is GPT-4 with prompts of Eldan and Li. At `laptop` and below, ours is the
+#   world itself: its scores are shares, and it cannot like a story. It must not be read as GPT-4.
 # - At `gpu` and `paper` the judge is whatever model the endpoint serves; model, rubric, tokens and
 #   cost are in the provenance.
 # - The paper says neither how stories were sampled nor how many. Ours are sampled at the

@@ -107,7 +107,7 @@ def removal_costs_little(profile: str, blank: Finding) -> Finding:
     """
     columns = ["model", "method", "n_removed", "added", "added_low", "added_high"]
     frame = real(_curves("", profile, columns)).query("method == @REMOVED")
-    frame = frame.drop_duplicates(["model", "n_removed"])  # removal fits no map, to any text
+    frame = frame.drop_duplicates(["model", "n_removed"])  # removal fits no map
     chosen = frame[frame["n_removed"] == FEW]
     if chosen.empty:
         raise Untestable(f"no real decoder had {FEW} blocks removed")
@@ -128,8 +128,8 @@ def replacement_beats_removal(profile: str, blank: Finding) -> Finding:
     stories, the paper's way. Cells in which distillation kept the maps that it began with have no
     second step, and are left out of it.
 
-    Supported where both intervals lie above 0, contradicted where one lies below, also where there
-    is no other; the finding shows the lesser step.
+    Supported where both intervals lie above 0, contradicted where one lies below, even if the other
+    is missing; the finding shows the lesser step.
     """
     names = ("model", "method", "text", "n_removed", "document", "loss", "n_tokens")
     gains = _papers_text(paired_gains(real(_curves("_documents", profile, names))))
@@ -145,8 +145,7 @@ def replacement_beats_removal(profile: str, blank: Finding) -> Finding:
     if len(steps) < 2:
         parts.append(
             "distillation kept the maps that it began with in every cell, so that there is no "
-            "second step to judge: least squares leaves it nothing to gain while the blocks "
-            "removed are neighbours, which one map replaces"
+            "second step to judge (one map for adjacent blocks is already that of least squares)"
         )
         if all(high >= 0 for _, _, high in steps.values()):
             raise Untestable("; ".join(parts))
