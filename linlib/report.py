@@ -17,7 +17,7 @@ from linlib.store import (
     write_atomically,
 )
 
-README_PROFILE = "tiny"  # whose findings the project's README shows
+README_PROFILE = "laptop"  # whose findings the project's README shows
 START, END = "<!-- findings -->", "<!-- end of findings -->"
 
 

@@ -45,7 +45,7 @@ from linlib.stats import over_seeds, paired_differences, seed_differences
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -50,7 +50,7 @@ from linlib.measure import collect_moments, errors, layer_passes
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

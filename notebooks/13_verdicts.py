@@ -55,7 +55,7 @@ from linlib import claims, plots, stats, store
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]
