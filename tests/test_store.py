@@ -467,6 +467,23 @@ def test_a_stored_result_of_other_settings_is_returned_with_a_warning(home):
         assert store.result("fig0", measure, changed)["x"].item() == 1
 
 
+def test_sections_that_a_result_did_not_require_do_not_matter_to_it(home):
+    settings = linlib.load_profile("smoke")
+
+    def measure():
+        yield {"x": settings.require("pruning", "this figure").task_rows}
+
+    store.result("fig0", measure, settings)
+    other = dataclasses.replace(settings, finetuning=None, encoders=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.result("fig0", measure, other)
+    kept = store.load_provenance("fig0", "smoke")["parameters"]
+    assert {"pruning", "zoo", "measure"} <= set(kept) and "finetuning" not in kept
+    with pytest.warns(UserWarning, match=r"other settings: \['pruning'\]"):
+        store.result("fig0", measure, dataclasses.replace(settings, pruning=None))
+
+
 def test_a_stored_result_of_another_cell_is_returned_with_a_warning(home):
     def measure():
         yield {"x": 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,10 +47,10 @@ TEXTS = {
     5: ("02_fig2_pretraining_dynamics", "pretraining lowers linearity with residual", HERE,
         "change of log(1 - R^2), held out, mean over layers, from the end of warm-up to the end",
         0.0, TENTH),
-    6: ("10_tab1_finetuning", "fine-tuning raises linearity without residual, in every cell", HERE,
+    6: ("10_tab1_finetuning", "fine-tuning raises linearity without residual, on average", HERE,
         "change of the score without residual, mean over layers and cells", 0.0, SCORE),
     7: ("04_fig4_regularised_linearity",
-        "the cosine term lowers linearity without residual at each layer", HERE,
+        "the cosine term lowers linearity without residual, on average over layers", HERE,
         "score without residual, plain minus cosine, mean over layers, equal steps", 0.0, SCORE),
     8: ("11_tab2_superglue", "the cosine term improves the SuperGLUE mean", HERE,
         "points above the plain model, mean over the columns declared in advance", 0.0, POINTS),
@@ -64,7 +64,8 @@ TEXTS = {
          f"loss added by removing the {FEW} most linear blocks, nats per token", LITTLE, 0.0),
     13: ("07_fig7_pruning_second",
          "linear replacement beats removal, and distillation beats both", REAL,
-         "loss saved by the lesser of the two steps, nats per token", 0.0, LITTLE),
+         "loss saved by the lesser of the two steps, maps fitted on stories, nats per token",
+         0.0, LITTLE),
     14: ("09_fig9_error_tails", "errors of the linear map are long-tailed in some layers", REAL,
          "squared error in the worst 1% of tokens, times a Gaussian's, heaviest layer",
          HEAVY, 2 * HEAVY),
@@ -117,7 +118,7 @@ class Finding:
         if math.isnan(self.effect):
             return ""
         sign = "+" if self.threshold == 0 else ""  # of differences alone
-        return interval_text(self.effect, self.low, self.high, sign)
+        return interval_text(self.effect, self.low, self.high, sign, self.threshold)
 
     @property
     def goal_name(self) -> str:
@@ -154,7 +155,9 @@ def decide(
     - contradicted: it lies below `contradicted` (`claimed` if None);
     - smaller than the paper's: neither, and it lies below `paper`, which is the paper's effect or
       one that would matter;
-    - inconclusive: it holds both.
+    - inconclusive: none of these, so that it leaves open whether the claim holds.
+
+    A supported effect may still be smaller than one that would matter; its interval tells.
     """
     if math.isnan(low) or math.isnan(high):
         return NOT_TESTABLE
@@ -174,7 +177,11 @@ def judged(
     paper: float | None = None,
     details: str = "",
 ) -> Finding:
-    """A finding with numbers and verdict; `below` claims an effect *below* the threshold."""
+    """A finding with numbers and verdict.
+
+    `below` claims an effect *below* the threshold, which holds or does not: such a claim is never
+    smaller than the paper's.
+    """
     effect, low, high = map(float, interval)
     goal = blank.goal if paper is None else float(paper)
     if below:
@@ -190,16 +197,41 @@ def judged(
     )  # fmt: skip
 
 
+def judged_of_each(
+    blank: Finding, parts: Sequence[tuple[float, float, float]], **rule: object
+) -> Finding:
+    """A finding on a claim that must hold for each of several decoders.
+
+    Its interval reaches from the lowest end of theirs to the highest: it is supported where all of
+    theirs are, and contradicted where one is. The smallest detectable effect is that of the decoder
+    with the widest interval.
+    """
+    found = [judged(blank, part, **rule) for part in parts]
+    values, lows, highs = np.array(parts, dtype=float).T
+    whole = judged(blank, (values.mean(), lows.min(), highs.max()), **rule)
+    fails = any(one.verdict == CONTRADICTED for one in found)
+    smallest = float(np.max([one.smallest for one in found]))
+    return replace(
+        whole, smallest=smallest, verdict=CONTRADICTED if fails else whole.verdict
+    )
+
+
 # Number -> the claim, from the name of a profile to the finding.
 CLAIMS: dict[int, Callable[[str], Finding]] = {}
+Find = Callable[[str, Finding], Finding]
 
 
-def claim(number: int) -> Callable[[Callable[[str, Finding], Finding]], Callable[[str], Finding]]:
-    """Register a claim; what cannot be tested becomes a finding too, and says why."""
+def claim(number: int) -> Callable[[Find], Callable[[str], Finding]]:
+    """Register a claim."""
     _, *texts, threshold, goal = TEXTS[number]
-    blank = Finding(*texts, threshold=threshold, goal=goal)
+    with_texts = finding(Finding(*texts, threshold=threshold, goal=goal))
+    return lambda find: CLAIMS.setdefault(number, with_texts(find))
 
-    def register(find: Callable[[str, Finding], Finding]) -> Callable[[str], Finding]:
+
+def finding(blank: Finding) -> Callable[[Find], Callable[[str], Finding]]:
+    """Fill in a blank; what cannot be tested becomes a finding too, and says why."""
+
+    def register(find: Find) -> Callable[[str], Finding]:
         def testable(profile: str) -> Finding:
             try:
                 return find(profile, blank)
@@ -207,7 +239,6 @@ def claim(number: int) -> Callable[[Callable[[str, Finding], Finding]], Callable
                 return replace(blank, details=str(error))
 
         testable.__name__, testable.__doc__ = find.__name__, find.__doc__
-        CLAIMS[number] = testable
         return testable
 
     return register
@@ -234,22 +265,21 @@ def load(name: str, profile: str, columns: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def envelope(parts: Iterable[Sequence[float]]) -> tuple[float, float, float]:
-    """One interval of several models, each of which must satisfy the claim (intersection-union).
-
-    Its lower end is above a threshold where all of theirs are, its upper end below where all are.
-    """
-    values, lows, highs = np.array(list(parts), dtype=float).T
-    return values.mean(), lows.min(), highs.max()
-
-
 # -------------------------------------------------------------------------------------- text
 
 
-def interval_text(effect: float, low: float, high: float, sign: str = "+") -> str:
-    """An effect with its interval, with as many digits as the interval deserves."""
+def interval_text(
+    effect: float, low: float, high: float, sign: str = "+", threshold: float = 0.0
+) -> str:
+    """An effect with its interval, with as many digits as the interval deserves.
+
+    There are more where an end would seem to lie on the threshold.
+    """
     width = high - low if high > low else abs(effect)
     digits = min(max(1 - math.floor(math.log10(width)), 0), 4) if width > 0 else 2
+    ends = [end for end in (low, high) if end != threshold]
+    while digits < 4 and any(round(end - threshold, digits) == 0 for end in ends):
+        digits += 1
     rounded = (round(value, digits) + 0.0 for value in (effect, low, high))  # no -0.00
     texts = [f"{value:{sign}.{digits}f}" for value in rounded]
     return texts[0] if math.isnan(low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"

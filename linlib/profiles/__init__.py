@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -339,7 +341,17 @@ class Profile:
                 f"profile '{self.name}' has no section '{name}', so {figure} is not measured at "
                 "this profile; add the section to its file, or choose another profile"
             )
+        self._required.add(name)
         return found
+
+    @cached_property
+    def _required(self) -> set[str]:
+        return set()
+
+    def read(self) -> list[str]:
+        """Names of the settings that a measurement has read: not the sections of other figures."""
+        apart = {"finetuning", "evaluation", "pruning", "encoders"} - self._required
+        return [field.name for field in fields(self) if field.name not in apart]
 
 
 def load_profile(name: str | Path) -> Profile:

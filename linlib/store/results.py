@@ -42,7 +42,8 @@ def result(
         name: file name without its ending, e.g. "fig1_linearity_profiles".
         measure: takes no argument; yields rows or frames, or returns a frame, or a dictionary of
             frames by the suffix of their file name ("" is the main one).
-        settings: the profile; results lie under its `name`.
+        settings: the profile; results lie under its `name`, and what was `read` of it goes into
+            the provenance.
         remeasure: measure even if a result is stored. Artefacts whose ingredients did not change
             are still taken from the cache.
 
@@ -63,7 +64,7 @@ def result(
         frames = _as_frames(name, measure())
     cached_seconds = sum(opened.pop("cached seconds", {}).values())
     provenance = {
-        "parameters": identity(settings),
+        "parameters": {name: identity(getattr(settings, name)) for name in settings.read()},
         "measure_sha256": _digest_of_source(measure),
         "device": settings.device,
         **opened,
@@ -87,8 +88,8 @@ def _warn_of_changes(name: str, measure: Callable, settings: object) -> None:
             stacklevel=3,
         )
     then, now = provenance["parameters"], identity(settings)
-    values = {key: values_of(value) for key, value in now.items() if key != "description"}
-    if changed := [key for key in values if values_of(then.get(key)) != values[key]]:
+    read = [key for key in then if key in now and key != "description"]
+    if changed := [key for key in read if values_of(then[key]) != values_of(now[key])]:
         warnings.warn(
             f"{name} was measured with other settings: {changed} of profile '{settings.name}' have "
             "changed since; set remeasure = True to measure again",
