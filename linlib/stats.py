@@ -316,7 +316,7 @@ def paired_differences(
     Returns:
         One row per group and other variant: `mean`, `low`, `high` of the difference, `seeds`, their
         number, `smallest`, the smallest difference that so many seeds detect with 80% power, and
-        `verdict`: "higher" or "lower" where the interval excludes 0, else "no difference shown".
+        `clear`: "higher" or "lower" where the interval excludes 0, else "no difference shown".
     """
     paired = seed_differences(frame, by, value, control)
     result = over_seeds(paired, [*by, "variant"], "difference")
@@ -324,8 +324,8 @@ def paired_differences(
         lambda width: smallest_effect(0, width)
     )
     signs = {1: "higher", -1: "lower", 0: NO_DIFFERENCE}
-    clear = (result["low"] > 0).astype(int) - (result["high"] < 0).astype(int)
-    return result.assign(verdict=clear.map(signs))
+    sign = (result["low"] > 0).astype(int) - (result["high"] < 0).astype(int)
+    return result.assign(clear=sign.map(signs))
 
 
 def median_interval(

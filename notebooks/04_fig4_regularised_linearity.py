@@ -31,7 +31,9 @@
 # $$L_\mathrm{MSE} = \lambda \sum_i \mathrm{mean}\,\lVert h_i - h_{i-1}\rVert^2, \qquad
 # L_\mathrm{cosine} = \lambda \sum_i \mathrm{mean}\,\big(1 - \cos(h_i, h_{i-1})\big).$$
 #
-# A variant is named after its term and $\lambda$: `cosine-0.5`, `mse-2.0`, `plain`.
+# A variant is named after its term and $\lambda$: `cosine-0.5`, `mse-2.0`, `plain`. The sums begin
+# at the output of block 1; in `cosine-0.5-from-embeddings` at $h_0$, what enters it. The paper does
+# not say where its sums begin.
 
 # %%
 import matplotlib.pyplot as plt
@@ -223,6 +225,7 @@ plots.show(fig)
 
 # %%
 comparison = store.load_frame("fig4_regularised_linearity_comparison", settings.name)
+comparison = comparison.query("not diverged")
 groups = ["size", "pair", "at", "variant"]
 losses = over_seeds(comparison, groups, "validation_loss").set_index(groups)["mean"]
 scores = over_seeds(comparison, groups, "linearity_no_residual").set_index(groups)
@@ -239,8 +242,8 @@ by_layer = paired_differences(everything, ["size", "layer"], "linearity_no_resid
 by_layer.groupby(["size", "variant"]).agg(
     layers=("layer", "size"),
     lower_on_average=("mean", lambda mean: (mean < 0).sum()),
-    lower=("verdict", lambda verdict: (verdict == "lower").sum()),
-    higher=("verdict", lambda verdict: (verdict == "higher").sum()),
+    lower=("clear", lambda clear: (clear == "lower").sum()),
+    higher=("clear", lambda clear: (clear == "higher").sum()),
 )
 
 # %% [markdown]
@@ -258,8 +261,8 @@ claims.cosine_lowers_linearity(settings.name).to_frame("Claim 7")
 
 # %%
 groups = ["size", "pair", "at"]
-verdicts = paired_differences(comparison, groups, "linearity_no_residual")
-verdicts.drop(columns="pair").round(3)
+differences = paired_differences(comparison, groups, "linearity_no_residual")
+differences.drop(columns="pair").round(3)
 
 # %% [markdown]
 # And did the term help or harm the language model itself, at equal steps?

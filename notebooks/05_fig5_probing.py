@@ -31,7 +31,7 @@
 # $$p(\text{right ending}) = \sigma(w_l \cdot h_l + b_l).$$
 #
 # Its strength of regularisation is chosen by cross-validation *inside* the training stories, and
-# the right and the wrong ending of a story always stay together, on the same side of the split.
+# the right and the wrong ending of a story always stay together, in the same fold.
 
 # %%
 import matplotlib.pyplot as plt
@@ -79,8 +79,8 @@ list(zip(right, (text[-90:] for text in texts)))
 #
 # `probe_endings` opens a model, lets it read each story with each ending behind the bos token,
 # keeps the residual stream at the last token (`last_token_states`), and fits one probe per layer
-# (`probe_layers`); layer 0 is what enters the first block. All models share one split of the
-# stories.
+# (`probe_layers`); layer 0 is what enters the first block. All models share the
+# folds.
 #
 # Two controls, which the paper lacks, are measured in the same way. The same probe on **untrained
 # weights** (step 0 of the same run) shows what the probe can learn from random features; they are

@@ -198,12 +198,11 @@ errors = history.pivot(index="step", columns=["text", "n_removed"], values="held
 #
 # About both steps, removed to replaced and replaced to distilled, with maps from stories, the
 # paper's way, in each real decoder of this figure and, once notebook 06 has run, of Figure 6. The
-# effect of a step is the mean saving over cells (decoders and numbers of blocks). Cells where
-# distillation kept the maps that it began with have no second step, and are left out of it.
-# *Supported* where the intervals of both steps lie above zero; *contradicted* where one lies below,
-# even if the other is missing; otherwise *inconclusive*, or *smaller than the paper's* by the rule
-# of notebook 13; *not testable at this profile* where there is no real decoder, or no second step
-# and the first is not below zero.
+# effect of a step is the mean saving over cells (decoders and numbers of blocks). A distillation
+# that kept the maps that it began with has saved nothing. *Supported* where the intervals of both
+# steps lie above zero; *contradicted* where one lies below; otherwise *inconclusive*, or *smaller
+# than the paper's* by the rule of notebook 13; *not testable at this profile* where there is no
+# real decoder. What the first step saves with maps from text like the test's stands beside it.
 
 # %%
 finding = claims.replacement_beats_removal(settings.name)

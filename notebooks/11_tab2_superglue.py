@@ -158,11 +158,12 @@ means.drop(columns="n").round(3)
 # is compared, by what one plain model, which is not among the runs, had learned.
 
 # %%
-overall = store.load_frame("tab2_superglue_mean", settings.name)
+overall = store.load_frame("tab2_superglue_mean", settings.name).query("not diverged")
+frame = frame.query("not diverged")
 means = overall.assign(column="mean, " + overall["columns"])
 plain = frame[frame["variant"] == "plain"].groupby("column", sort=False)[["value", "constant"]]
 at_chance = [name for name, row in plain.mean().iterrows() if not row["value"] > row["constant"]]
-both = pd.concat([frame, means]).query("not diverged")
+both = pd.concat([frame, means])
 labels = both["column"].where(~both["column"].isin(at_chance), "(" + both["column"] + ")")
 gaps = seed_differences(both.assign(column=labels), ["size", "column"], "value")
 gaps["difference"] *= 100

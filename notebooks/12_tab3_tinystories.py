@@ -173,7 +173,8 @@ examples.set_index(["size", "variant"])[["beginning", "completion"]].map(lambda 
 # cosine term, such as a model that has not learned to write sentences yet.
 
 # %%
-runs = frame.groupby(["size", "variant", "seed"], sort=False)[[*SCORES, "mean"]].mean()
+runs = frame.query("not diverged")
+runs = runs.groupby(["size", "variant", "seed"], sort=False)[[*SCORES, "mean"]].mean()
 scores = runs.rename_axis(columns="score").stack().rename("value").reset_index()
 models, truth = (scores[(scores["size"] == "true ending") == is_true] for is_true in (False, True))
 sizes, variants = list(models["size"].unique()), list(models["variant"].unique())

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # The verdicts · Fifteen claims of the paper on one page
 #
-# **The question.** The paper ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250)) makes fifteen
-# claims that can be tested here. Which of them hold, which do not, and which could not have been
-# decided by what was measured?
+# **The question.** Fifteen claims of the paper
+# ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250)) are tested here. Which of them hold, which
+# do not, and which could not have been decided by what was measured?
 #
 # **Cost.** Seconds: this page measures nothing. It reads the frames that the other notebooks have
 # stored at this profile. A claim whose notebook has not run says so.
@@ -31,19 +31,23 @@
 # |---|---|
 # | supported | lies above the threshold |
 # | contradicted | lies below it (claim 1: below a lower one) |
-# | smaller than the paper's | holds the threshold, and ends before the paper's effect |
-# | inconclusive | holds both |
+# | smaller than the paper's | neither, and it ends before the paper's effect |
+# | inconclusive | none of these: it leaves open whether the claim holds |
 # | not testable at this profile | does not exist: one seed, a missing run, a model at chance |
 #
-# Where the paper gives no number, an effect that would matter stands in its place.
+# Where the paper gives no number, an effect that would matter stands in its place. Claims 3 and 12,
+# that something is small, hold or do not hold, and are never "smaller than the paper's".
 #
-# Thresholds, and what would matter where the paper gives no number, were written down before the
-# result was looked at; they are in `linlib.claims`, each rule in the docstring of its claim.
+# Each rule is in the docstring of its claim in `linlib.claims`. The rules of claims 1, 3, 5, 7, 12,
+# 13 and 14 were revised after results of the profile `tiny` had been seen, those of 12, 13 and 14
+# also once more before their figures were measured at `laptop`; CHANGELOG has the old ones.
+#
 # Differences between trained models are paired by seed, and their intervals are over seeds, so that
-# they include the scatter between trainings. Differences between pruned models are paired by
-# document. A claim about decoders in general must hold for each real decoder that was measured.
-# Intervals are not corrected for the number of claims: of fifteen true nulls, one in forty would
-# be called supported by chance.
+# they include the scatter between trainings. All seeds answer the same questions, which are not
+# drawn anew: an effect is one on these questions. Differences between pruned models are paired by
+# document. A claim about decoders in general must hold for each real decoder that was measured, and
+# is contradicted by one. Intervals are not corrected for the number of claims: where nothing is
+# there, each claim has one chance in forty of being called supported.
 
 # %%
 import matplotlib.pyplot as plt
@@ -61,7 +65,7 @@ remeasure = False
 # %% [markdown]
 # ## A sanity check
 #
-# The same interval, 0.2 wide, at five places; the claim begins at 0, and the paper's effect is 0.3.
+# The same interval, 0.2 wide, at four places; the claim begins at 0, and the paper's effect is 0.3.
 
 # %% tags=["nbval-check-output"]
 places = {middle: (middle - 0.1, middle + 0.1) for middle in (-0.2, 0.0, 0.15, 0.25)}
@@ -69,7 +73,7 @@ places = {middle: (middle - 0.1, middle + 0.1) for middle in (-0.2, 0.0, 0.15, 0
 
 # %% [markdown]
 # An interval that is too wide decides nothing. The smallest effect that a design detects in four of
-# five repetitions is about 2.8 standard errors from the threshold, here 0.14:
+# five repetitions is 1.43 half-widths from the threshold, here 0.14:
 
 # %% tags=["nbval-check-output"]
 round(stats.smallest_effect(-0.1, 0.1), 3)
@@ -94,7 +98,7 @@ counts.to_frame("claims")
 fig, ax = plt.subplots(figsize=(13, 7.4))
 plots.verdict_bars(frame, ax)
 for place, row in enumerate(frame.itertuples()):
-    text = f"{row.verdict.split(' at ')[0]}  {claims.Finding.interval.fget(row)}"
+    text = f"{row.verdict.split(' at ')[0]}  {row.interval}"
     colour = plots.VERDICT_COLOURS[row.verdict]
     ax.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=colour)
 looks = {"color": "black", "ls": ""}
@@ -111,13 +115,13 @@ plots.show(fig)
 #
 # A bar to the right of 0 supports its claim, however short of the diamond it may end. A bar that
 # holds 0 and ends before the diamond excludes what the paper found, and not that there is a little
-# of it. A bar that holds both says that the design was too weak, and the last column of the next
-# table how strong an effect would have had to be.
+# of it. A bar that holds both leaves the claim open; the column `smallest` of the next table says
+# how strong an effect would have had to be. Of several decoders, the bar reaches from the lowest
+# end of their intervals to the highest: it is also wide where they differ.
 
 # %%
-shown = frame.assign(interval=[claims.Finding.interval.fget(row) for row in frame.itertuples()])
 columns = ["number", "claim", "scope", "unit", "interval", "threshold", "goal", "smallest"]
-shown[[*columns, "verdict"]].set_index("number").round(3)
+frame[[*columns, "verdict"]].set_index("number").round(3)
 
 # %% [markdown]
 # What stands beside each verdict: differences of sizes and models, other ways of counting, and, of
@@ -125,19 +129,6 @@ shown[[*columns, "verdict"]].set_index("number").round(3)
 
 # %%
 frame.set_index("number")[["claim", "details"]]
-
-# %% [markdown]
-# ## What an open verdict would have needed
-#
-# The width of an interval falls with the square root of the number of seeds, documents or items.
-# The last column says how many times as many of them the design needs for an effect of the paper's
-# size (or one that would matter) to be detected with 80% power; below 1, it has more than enough.
-
-# %%
-size = (frame["goal"] - frame["threshold"]).abs()
-needs = frame.assign(sought=size, times_as_many=(frame["smallest"] / size) ** 2)
-needs = needs[["number", "claim", "verdict", "sought", "smallest", "times_as_many"]]
-needs.dropna().set_index("number").round(2)
 
 # %% [markdown]
 # ## Deviations

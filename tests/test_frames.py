@@ -140,8 +140,8 @@ DRAWINGS = [
         frame.query("n_removed > 0"), "perplexity", "method", ax, "n_removed", METHODS)),
     ("fig8_pruning_accuracy", "measured_lines", lambda frame, ax: plots.measured_lines(
         frame.query("n_removed > 0"), "accuracy", "method", ax, "n_removed", METHODS)),
-    ("fig9_error_tails", "error_histogram",
-     lambda frame, ax: plots.error_histogram(of_one_model(frame), ax)),
+    ("fig9_error_tails", "survival_curves",
+     lambda frame, ax: plots.survival_curves(of_one_model(frame), ax)),
     ("what_makes_099", "block_bars", lambda frame, ax: plots.block_bars(
         frame, "tokens", "linearity_score", ax)),
     ("what_makes_099_left_out", "block_lines", lambda frame, ax: plots.block_lines(

@@ -204,6 +204,12 @@ def test_an_encoder_opens_without_its_head_and_not_as_a_decoder(tmp_path, kind):
         load_model(tmp_path)
 
 
+def test_a_decoder_is_not_opened_as_an_encoder(tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is a decoder \('llama'\) and no encoder; open it with"):
+        load_encoder(tmp_path)
+
+
 # ---------------------------------------------------------------- bad input
 
 

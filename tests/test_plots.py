@@ -301,7 +301,7 @@ def histogram():
 
 
 def test_survival_curves_are_shares_of_tokens_with_at_least_an_error(ax):
-    plots.error_histogram(histogram(), ax, heaviest=1)
+    plots.survival_curves(histogram(), ax, heaviest=1)
     curves = {"measured": [], "gaussian": []}
     for line in ax.get_lines():
         grey = line.get_color() == "0.72"
@@ -354,8 +354,8 @@ def test_layers_have_the_colours_of_their_depth_in_all_panels():
         histogram().query("layer == 2").assign(layer=layer, depth=layer / 30)
         for layer in range(1, 31)
     )
-    plots.error_histogram(histogram(), axes[0])
-    plots.error_histogram(deep, axes[1])
+    plots.survival_curves(histogram(), axes[0])
+    plots.survival_curves(deep, axes[1])
     plots.depth_bar(fig, axes)
     colours = [
         [line.get_color() for line in ax.get_lines() if isinstance(line.get_color(), tuple)]

@@ -76,7 +76,7 @@ def test_differences_are_paired_by_seed(effect, noise, verdict):
     interval = stats.ttest_rel(wide["cosine"], wide["plain"]).confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
     assert row["seeds"] == 4 and row["variant"] == "cosine"
-    assert row["verdict"] == verdict  # though seeds differ by far more than variants
+    assert row["clear"] == verdict  # though seeds differ by far more than variants
     assert row["smallest"] == pytest.approx(smallest_effect(interval.low, interval.high))
 
 
@@ -107,7 +107,7 @@ def test_a_pooled_mean_of_a_single_value_has_no_interval():
 
 def test_a_single_seed_shows_no_difference():
     frame = runs(-1, 0.1).query("seed == 0")
-    assert paired_differences(frame, ["size"], "score")["verdict"].item() == "no difference shown"
+    assert paired_differences(frame, ["size"], "score")["clear"].item() == "no difference shown"
 
 
 def test_groups_keep_their_names_and_seeds():

@@ -20,6 +20,7 @@ from linlib.claims.decoders import (
     paired_gains,
     removal_costs_little,
     replacement_beats_removal,
+    tail_intervals,
 )
 from linlib.claims.training import (
     cosine_beats_mse,
@@ -67,6 +68,7 @@ __all__ = [
     "paired_gains",
     "removal_costs_little",
     "replacement_beats_removal",
+    "tail_intervals",
 ]
 
 

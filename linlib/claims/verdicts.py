@@ -211,9 +211,7 @@ def judged_of_each(
     whole = judged(blank, (values.mean(), lows.min(), highs.max()), **rule)
     fails = any(one.verdict == CONTRADICTED for one in found)
     smallest = float(np.max([one.smallest for one in found]))
-    return replace(
-        whole, smallest=smallest, verdict=CONTRADICTED if fails else whole.verdict
-    )
+    return replace(whole, smallest=smallest, verdict=CONTRADICTED if fails else whole.verdict)
 
 
 # Number -> the claim, from the name of a profile to the finding.

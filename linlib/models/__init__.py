@@ -124,7 +124,7 @@ def load_encoder(
     """Open an encoder of `ENCODERS` without its head, in float32 and in eval mode.
 
     `linlib.linearity_profile` measures it as it measures a decoder; it has no perplexity. Arguments
-    and errors as `load_model`.
+    and errors as `load_model`; a decoder is refused.
     """
     return _open(AutoModel, name_or_path, revision, torch.float32, device)
 
@@ -226,6 +226,11 @@ def _open(
         raise ValueError(
             f"'{name_or_path}' is an encoder ('{config.model_type}'), which predicts no next "
             "token; open it with linlib.models.load_encoder to measure its linearity"
+        )
+    if config.model_type not in ENCODERS and head is AutoModel:
+        raise ValueError(
+            f"'{name_or_path}' is a decoder ('{config.model_type}') and no encoder; open it with "
+            "linlib.load"
         )
     if quantisation := getattr(config, "dequantised_from", None):
         store.record("notes", found.name, weights_note(str(quantisation)) + found.about)

@@ -15,12 +15,12 @@ from linlib.plots.layers import (
     block_bars,
     block_lines,
     depth_bar,
-    error_histogram,
     linearity_lines,
     magnified_lines,
     magnify_near_1,
     norm_lines,
     quartile_lines,
+    survival_curves,
     thin_lines,
 )
 from linlib.plots.pruning import (
@@ -77,7 +77,7 @@ __all__ = [
     "depth_bar",
     "difference_lines",
     "dynamics_lines",
-    "error_histogram",
+    "survival_curves",
     "interval_lines",
     "interval_points",
     "label_outer",

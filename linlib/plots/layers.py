@@ -151,7 +151,7 @@ def _block_1(frame: pd.DataFrame, x: str, by: str, ax: Axes, colours: Mapping[st
     ax.plot([], [], "*", ms=9, mew=0, color=NULL_COLOUR, label=BLOCK_1_LABEL)
 
 
-def error_histogram(frame: pd.DataFrame, ax: Axes, heaviest: int | None = None) -> Axes:
+def survival_curves(frame: pd.DataFrame, ax: Axes, heaviest: int | None = None) -> Axes:
     """Share of tokens whose error is at least so large: one survival curve per layer (Figure 9).
 
     Both axes are logarithmic. Lines have the colours of `depth_bar`. The thin grey line of each
@@ -187,7 +187,7 @@ def error_histogram(frame: pd.DataFrame, ax: Axes, heaviest: int | None = None) 
 
 
 def depth_bar(fig: Figure, axes: Sequence[Axes]) -> None:
-    """Say which colour stands for which depth in all panels of `error_histogram`."""
+    """Say which colour stands for which depth in all panels of `survival_curves`."""
     colours = ScalarMappable(Normalize(0, 1), DEPTH_COLOURS)
     fig.colorbar(colours, ax=list(axes), label="Normalized depth (layer / L)", aspect=35)
 

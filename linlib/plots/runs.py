@@ -29,9 +29,9 @@ WARMUP_LABEL = "ring: first checkpoint\nafter warm-up"
 VERDICT_COLOURS = {
     "supported": "#029e73",
     "smaller than the paper's": "#de8f05",
-    "inconclusive": "#949494",
+    "inconclusive": "#6b6b6b",
     "contradicted": "#c1272d",
-    "not testable at this profile": "#999999",
+    "not testable at this profile": "#b0b0b0",
 }
 
 

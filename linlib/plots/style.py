@@ -66,8 +66,9 @@ Y = str | tuple[str, str, str]
 
 
 def use_style() -> None:
-    """Apply the style of the project to all figures that follow."""
+    """Apply the style of the project to all figures and tables that follow."""
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", rc=STYLE)
+    pd.options.display.max_colwidth = None  # a verdict is never cut off
 
 
 def palette(groups: Sequence[str]) -> dict[str, tuple]:

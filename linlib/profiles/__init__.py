@@ -51,7 +51,7 @@ class NotMeasured(ValueError):
 
 @section
 class ModelSettings:
-    """A pretrained decoder: from the hub, or from a folder or file of your own."""
+    """A pretrained model: from the hub, or from a folder or file of your own."""
 
     id: Place
     """A packaged model, a repository on the hub, or the path of a folder or of a GGUF file."""
@@ -136,7 +136,7 @@ class PretrainingSettings:
     runs: dict[str, dict[str, tuple[int, ...]]]
     """Size -> variant ("plain", "cosine-0.5", "cosine-0.5-from-embeddings", ...) -> seeds."""
     learning_rates: tuple[PositiveFloat, ...]
-    """Peaks of the cosine schedule that are tried first, for each size and variant."""
+    """Peaks of the cosine schedule that are tried first, for each variant in its first size."""
     initializer_ranges: tuple[PositiveFloat, ...]
     """Standard deviations of the initial weights that are tried for the plain model."""
     tuning_seed: int
@@ -252,9 +252,9 @@ class PruningSettings:
     task_rows: PositiveInt | None = None
     """Questions of that task; None: all."""
     study_windows: PositiveInt
-    """Windows of held-out text in the studies of many sets of blocks (notebooks 20 and 22)."""
+    """Windows of held-out text in the studies of many sets of blocks (06, 07, 20 and 22)."""
     random_subsets: PositiveInt
-    """Random sets of blocks among which notebook 20 places an order; all, where there are fewer."""
+    """Random sets of each number of blocks, the null of 06, 07 and 20; all, if there are fewer."""
     ridge: float = 1e-4
     """Shrinks maps towards the identity."""
     batch_size: PositiveInt

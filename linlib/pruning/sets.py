@@ -1,4 +1,4 @@
-"""The loss of a model without each of many sets of blocks, at less than a forward pass per set."""
+"""The loss of a model without each of many sets of blocks, which share what they can."""
 
 from __future__ import annotations
 

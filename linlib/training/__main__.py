@@ -10,7 +10,7 @@ from linlib.training.mistrals import train_variants
 
 
 def main() -> None:
-    """Tune the plain Mistral of a profile, then train its sizes, variants and seeds."""
+    """Tune each variant of a profile's Mistrals, then train all sizes, variants and seeds."""
     parser = argparse.ArgumentParser(prog="python -m linlib.training", description=main.__doc__)
     parser.add_argument("--profile", default="tiny")
     try:

@@ -28,7 +28,6 @@ SIZES = {
     "mistral-150m": (768, 12, 12),
     "mistral-650m": (1280, 24, 20),
     "mistral-150m-tiny": (96, 6, 4),
-    "mistral-650m-tiny": (128, 8, 4),
     "mistral-650m-laptop": (128, 6, 4),
     "mistral-150m-smoke": (32, 3, 4),
     "mistral-650m-smoke": (32, 4, 4),
@@ -69,7 +68,8 @@ class Run:
         seed: of initialisation and data order.
         folder: its Hugging Face folder, with all checkpoints.
         diverged: whether its validation loss ended more than `FAILED` nats above that of the run
-            that tuned its variant, or became NaN.
+            that tuned its variant. Runs whose loss became NaN leave no model, and are named in the
+            provenance alone.
     """
 
     model: str

@@ -113,11 +113,12 @@ def train_all(
     one run after the other, together.
     """
     place = {"device": settings.device, "bf16": has_fast_bf16(settings.device)}
-    apart = [name for name in inspect.signature(train_or_diverge).parameters if name != "folder"]
+    parameters = inspect.signature(train_or_diverge).parameters
+    apart = [name for name in parameters if name not in ("folder", "options")]
     items = []
     for run in runs:
         options = options_for(train, section) | place | run
-        items.append({name: options.pop(name) for name in apart[:-1]} | {"options": options})
+        items.append({name: options.pop(name) for name in apart} | {"options": options})
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [_train_together(item) for item in items]
     return parallel.side_by_side(train_or_diverge, items, settings.workers, "training runs")
@@ -152,12 +153,14 @@ def train_zoo(settings: object) -> dict[str, dict[int, Path]]:
     ]
     found: dict[str, dict[int, Path]] = {}
     for (kind, seed), folder in zip(places, train_all(settings, zoo, runs), strict=True):
-        if (folder / DIVERGED_FILE).exists():
-            raise FloatingPointError(
-                f"{NAMES[kind]} of the zoo, seed {seed}: {(folder / DIVERGED_FILE).read_text()}"
-            )
+        _check_finite(folder, f"{NAMES[kind]} of the zoo, seed {seed}")
         found.setdefault(f"{NAMES[kind]} ({settings.name})", {})[seed] = folder
     return found
+
+
+def _check_finite(folder: Path, name: str) -> None:
+    if (folder / DIVERGED_FILE).exists():
+        raise FloatingPointError(f"{name}: {(folder / DIVERGED_FILE).read_text()}")
 
 
 def models_of(
@@ -253,8 +256,8 @@ def train_directions(settings: object, seeds: Iterable[int]) -> list[tuple[str, 
     """Train pairs of twins that differ in their direction alone, on the text of the zoo.
 
     One reads from left to right and learns to find the next token; the other sees the whole window
-    and learns to find masked tokens. Both are ModernBERTs of the zoo's shape in which all layers
-    attend to the whole window; a seed fixes the order of the data.
+    and learns to find masked tokens. Both are ModernBERTs of the zoo's shape, without local
+    attention; a seed fixes the order of the data.
 
     Returns:
         ("causal" or "bidirectional", seed, model folder) of each.
@@ -277,8 +280,5 @@ def train_directions(settings: object, seeds: Iterable[int]) -> list[tuple[str, 
     ]
     folders = train_all(settings, zoo, runs)
     for (direction, seed), folder in zip(places, folders, strict=True):
-        if (folder / DIVERGED_FILE).exists():
-            raise FloatingPointError(
-                f"the {direction} twin of seed {seed}: {(folder / DIVERGED_FILE).read_text()}"
-            )
+        _check_finite(folder, f"the {direction} twin of seed {seed}")
     return [(*place, folder) for place, folder in zip(places, folders, strict=True)]
