@@ -58,7 +58,7 @@ TITLES = {"linearity_score": "Linearity score", "linearity_no_residual": "w/o re
 HOLLOW = {"linearity_score": "dominated", "linearity_no_residual": "dominated_no_residual"}
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

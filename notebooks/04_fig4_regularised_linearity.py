@@ -47,7 +47,7 @@ from linlib.stats import over_seeds, paired_differences, seed_differences
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

@@ -44,7 +44,7 @@ from linlib.stats import paired_differences, seed_differences
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

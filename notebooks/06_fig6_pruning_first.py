@@ -56,7 +56,7 @@ from linlib.pruning import LIKE_TEST, STORIES
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

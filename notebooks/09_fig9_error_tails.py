@@ -49,7 +49,7 @@ from linlib.measure import collect_moments, errors, layer_passes
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

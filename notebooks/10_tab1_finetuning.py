@@ -46,7 +46,7 @@ from storyworld import TASKS
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

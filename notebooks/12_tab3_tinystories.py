@@ -47,7 +47,7 @@ from linlib.tables import best_of_column, save_table, spread_table
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

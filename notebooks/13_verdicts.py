@@ -59,7 +59,7 @@ from linlib import claims, plots, stats, store
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

@@ -60,7 +60,7 @@ from linlib.pruning import sets as studies
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "laptop"
+profile = "tiny"
 remeasure = False
 
 # %% [markdown]

@@ -101,7 +101,7 @@ def test_a_notebook_reads_like_one(source):
 def test_papermill_finds_the_parameters(source):
     parameters = papermill.inspect_notebook(source.with_suffix(".ipynb"))
     assert {name: p["default"] for name, p in parameters.items()} == {
-        "profile": '"laptop"',
+        "profile": '"tiny"',
         "remeasure": "False",
     }
 
