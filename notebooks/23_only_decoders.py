@@ -205,7 +205,7 @@ by_model[scores].median().join(by_model["n_massive"].max()).round(3)
 twins = usual.query("trained == 'here'")
 twins = twins.pivot_table("heldout_score", "seed", "direction", "median")
 "; ".join(
-    f"seed {seed:g}: causal {pair['causal']:.3f}, bidirectional {pair['bidirectional']:.3f}"
+    f"seed {seed}: causal {pair['causal']:.3f}, bidirectional {pair['bidirectional']:.3f}"
     for seed, pair in twins.iterrows()
 ) or "This profile trains no twins."
 

@@ -510,6 +510,33 @@ def test_distilled_maps_are_closer_to_the_dense_model_and_nothing_else_moves(
     model.lm_head.weight.requires_grad_(True)
 
 
+@pytest.mark.parametrize("blocks", [[0], [2], [1, 2, 3]])
+def test_a_single_run_is_distilled_as_if_the_whole_student_ran(model, windows, blocks):
+    student, heldout = (
+        prune(model, blocks, "replace", windows, ridge=1e3),
+        random_windows(6, seed=2),
+    )
+    reference = prune(model, blocks, "replace", windows, ridge=1e3)
+
+    def loss(text):
+        ours, theirs = residual_stream(reference, text)[blocks[0]], stream_of(model, text)
+        return mse_loss(ours, theirs[blocks[-1] + 1])
+
+    (place,) = affine_maps(reference)
+    optimizer = torch.optim.AdamW([place.weight, place.bias], lr=1e-3, weight_decay=0.0)
+    order, losses = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0)), []
+    for chosen, rate in zip(order[:8].view(2, 4), (1e-3, 5e-4), strict=True):  # a cosine of 2 steps
+        losses += [] if losses else [loss(heldout).item()]
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss(windows[chosen]).backward()
+        optimizer.step()
+    losses.append(loss(heldout).item())
+    short = dict(steps=2, batch_size=4, warmup_steps=0, evaluation_interval=2)
+    history = distil(student, model, windows, heldout, **short)
+    assert history["heldout_loss"].tolist() == pytest.approx(losses)
+
+
 def test_a_bad_learning_rate_changes_nothing(model, student, windows):
     before = weights_of(student)
     changes = dict(learning_rate=1e6, warmup_steps=0, evaluation_interval=1, patience=2)

@@ -1,14 +1,17 @@
 """Distil the dense model into the maps that replaced its blocks (paper, section 5).
 
 Only the maps train. The loss is the mean squared error between the student's and the teacher's
-residual stream after each replaced run of blocks.
+residual stream after each replaced run of blocks. The teacher's stream is computed once; what
+enters the first run is the teacher's too, so that a single run is distilled without any block.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
+from operator import mul
 
 import pandas as pd
 import torch
@@ -83,10 +86,19 @@ def distil(
     n_visits = steps * batch_size
     generator, epochs = torch.Generator().manual_seed(seed), math.ceil(n_visits / len(windows))
     order = [torch.randperm(len(windows), generator=generator) for _ in range(epochs)]
-    order = torch.cat(order)[:n_visits].view(steps, batch_size)  # (n_visits,) -> (steps, batch)
+    visited, order = torch.cat(order)[:n_visits].unique(return_inverse=True)
+    windows, order = (
+        windows[visited],
+        order.view(steps, batch_size),
+    )  # (n_visits,) -> (steps, batch)
+    stream = _stream(teacher, maps, windows, batch_size)
+    heldout_stream = _stream(teacher, maps, heldout, batch_size)
 
+    @torch.no_grad()
     def heldout_loss() -> float:
-        return _heldout_loss(student, teacher, heldout, batch_size)
+        parts = torch.arange(len(heldout)).split(batch_size)
+        losses = [_loss(student, maps, heldout, heldout_stream, part) for part in parts]
+        return sum(map(mul, map(float, losses), map(len, parts))) / len(heldout)
 
     first = heldout_loss()
     for rate in (learning_rate / 10**retry for retry in range(RETRIES + 1)):
@@ -97,7 +109,7 @@ def distil(
         bar = tqdm(order, "distilling", leave=False, unit="step", delay=5)
         for step, chosen in enumerate(bar, start=1):
             optimizer.zero_grad()
-            loss = _loss(student, teacher, maps, windows[chosen])
+            loss = _loss(student, maps, windows, stream, chosen)
             loss.backward(inputs=list(trained.parameters()))  # no other weight gets a gradient
             optimizer.step()
             schedule.step()
@@ -117,42 +129,57 @@ def distil(
     return frame.assign(kept=frame.index == kept)
 
 
-def _loss(
-    student: PreTrainedModel, teacher: PreTrainedModel, maps: list[AffineMap], ids: Tensor
-) -> Tensor:
-    ends = [affine.run.stop for affine in maps]  # after blocks a .. b-1 (0-based) comes h_b
-    targets: dict[int, Tensor] = {}
-    states: dict[int, Tensor] = {}
+@torch.no_grad()
+def _stream(
+    teacher: PreTrainedModel, maps: list[AffineMap], windows: Tensor, batch_size: int
+) -> dict[int, Tensor]:
+    """The teacher's stream where the first run begins and where each run ends, on the CPU.
 
-    def keep_target(layer: int, _x: Tensor, y: Tensor) -> None:
+    Returns:
+        l -> h_l of all windows, (n_windows, seq_len, d), in the model's dtype.
+    """
+    first, ends = maps[0].run.start, [affine.run.stop for affine in maps]
+    found: dict[int, list[Tensor]] = {layer: [] for layer in (first, *ends)}
+
+    def keep(layer: int, x: Tensor, y: Tensor) -> None:
+        if layer == first + 1:
+            found[first].append(x.cpu())
         if layer in ends:
-            targets[layer] = y
+            found[layer].append(y.cpu())
         if layer == ends[-1]:
             raise PassEnded
+
+    with watch_blocks(teacher, keep):
+        for ids in windows.split(batch_size):
+            with suppress(PassEnded):
+                run_backbone(teacher, ids)
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def _loss(
+    student: PreTrainedModel,
+    maps: list[AffineMap],
+    windows: Tensor,
+    stream: Mapping[int, Tensor],
+    chosen: Tensor,
+) -> Tensor:
+    """The loss on some windows, whose teacher's stream is known."""
+    states: dict[int, Tensor] = {}
 
     def keep_state(affine: AffineMap, _args: tuple, output: Tensor) -> None:
         states[affine.run.stop] = output
         if affine is maps[-1]:
             raise PassEnded
 
-    with torch.no_grad(), watch_blocks(teacher, keep_target), suppress(PassEnded):
-        run_backbone(teacher, ids)
     handles = [affine.register_forward_hook(keep_state) for affine in maps]
     try:
         with suppress(PassEnded):
-            run_backbone(student, ids)
+            if len(maps) == 1:
+                maps[0](stream[maps[0].run.start][chosen].to(student.device))
+            else:
+                run_backbone(student, windows[chosen])
     finally:
         for handle in handles:
             handle.remove()
-    return sum(mse_loss(states[end].float(), targets[end].float()) for end in ends)
-
-
-@torch.no_grad()
-def _heldout_loss(
-    student: PreTrainedModel, teacher: PreTrainedModel, heldout: Tensor, batch_size: int
-) -> float:
-    maps = affine_maps(student)
-    losses = [
-        _loss(student, teacher, maps, ids).item() * len(ids) for ids in heldout.split(batch_size)
-    ]
-    return sum(losses) / len(heldout)
+    parts = [mse_loss(y.float(), stream[end][chosen].to(y).float()) for end, y in states.items()]
+    return torch.stack(parts).sum()
