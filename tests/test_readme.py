@@ -80,7 +80,7 @@ def test_the_links_of_the_readme_lead_somewhere():
 
 def test_the_price_of_other_text_is_that_of_the_committed_measurement(monkeypatch):
     monkeypatch.delenv("LINLIB_ROOT", raising=False)
-    frame = store.load_frame("fig6_pruning_first", "tiny").query("n_removed == 4")
+    frame = store.load_frame("fig6_pruning_first", "laptop").query("n_removed == 4")
     added = frame.set_index(["method", "text"])["added"]
     like, stories = added["replaced", "like the test's"], added["replaced", "stories"]
     expected = f"add {like:.2f} nats per token and maps from stories {stories:.2f}, where removal"
