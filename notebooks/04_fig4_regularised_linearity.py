@@ -167,7 +167,7 @@ plots.show(fig)
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
 for ax, name in zip(axes, sizes):
     group = everything[everything["size"] == name]
-    plots.interval_lines(group, VALUE, "variant", ax, groups=variants)
+    plots.interval_lines(group, VALUE, "variant", ax, groups=variants, at_most=1)
     ax.axhline(group["null_score"].max(), ls=":", color=plots.NULL_COLOUR, label="noise, d/(n-1)")
     ax.set(title=name, xlabel="Normalized depth (layer / L)", xlim=(0, 1.03), ylim=(0, 1.04))
 axes[0].set_ylabel("Linearity score w/o residual")

@@ -79,8 +79,7 @@ list(zip(right, (text[-90:] for text in texts)))
 #
 # `probe_endings` opens a model, lets it read each story with each ending behind the bos token,
 # keeps the residual stream at the last token (`last_token_states`), and fits one probe per layer
-# (`probe_layers`); layer 0 is what enters the first block. All models share the
-# folds.
+# (`probe_layers`); layer 0 is what enters the first block. All models share the folds.
 #
 # Two controls, which the paper lacks, are measured in the same way. The same probe on **untrained
 # weights** (step 0 of the same run) shows what the probe can learn from random features; they are
@@ -159,7 +158,7 @@ fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squee
 for ax, name in zip(axes, sizes):
     rows = frame[(frame["size"] == name) & (frame["control"] != "trained")]
     group = trained[trained["size"] == name]
-    plots.interval_lines(group, "pair_accuracy", "variant", ax, groups=variants)
+    plots.interval_lines(group, "pair_accuracy", "variant", ax, groups=variants, at_most=1)
     plots.control_lines(rows, "pair_accuracy", "control", ax)
     ax.set(title=name, xlabel="Normalized depth (layer / L)", xlim=(-0.02, 1.02), ylim=(0.3, 1))
 axes[0].set_ylabel("Share of pairs told apart")

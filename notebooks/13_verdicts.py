@@ -38,9 +38,8 @@
 # Where the paper gives no number, an effect that would matter stands in its place. Claims 3 and 12,
 # that something is small, hold or do not hold, and are never "smaller than the paper's".
 #
-# Each rule is in the docstring of its claim in `linlib.claims`. The rules of claims 1, 3, 5, 7, 12,
-# 13 and 14 were revised after results of the profile `tiny` had been seen, those of 12, 13 and 14
-# also once more before their figures were measured at `laptop`; CHANGELOG has the old ones.
+# Each rule is in the docstring of its claim in `linlib.claims`. Some were revised after results had
+# been seen: [CHANGELOG](../CHANGELOG.md) says which, when, and what they were.
 #
 # Differences between trained models are paired by seed, and their intervals are over seeds, so that
 # they include the scatter between trainings. All seeds answer the same questions, which are not

@@ -172,7 +172,8 @@ for trained, ax in zip(shown, axes[0]):
     else:
         null = rows.groupby("depth")["null_score"].max()
         ax.plot(null.index, null, ":", color=plots.NULL_COLOUR, label=plots.NULL_LABEL)
-        plots.interval_lines(rows, "heldout_score", "direction", ax, groups=list(TWINS))
+        looks = {"groups": list(TWINS), "at_most": 1}
+        plots.interval_lines(rows, "heldout_score", "direction", ax, **looks)
     ax.set(title=TITLES[trained], xlabel="Normalized depth (layer / L)", xlim=(0, 1.03))
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2, "fontsize": 10}
     ax.legend(*ax.get_legend_handles_labels(), **below)
@@ -205,7 +206,7 @@ by_model[scores].median().join(by_model["n_massive"].max()).round(3)
 twins = usual.query("trained == 'here'")
 twins = twins.pivot_table("heldout_score", "seed", "direction", "median")
 "; ".join(
-    f"seed {seed}: causal {pair['causal']:.3f}, bidirectional {pair['bidirectional']:.3f}"
+    f"seed {float(seed):g}: causal {pair['causal']:.3f}, bidirectional {pair['bidirectional']:.3f}"
     for seed, pair in twins.iterrows()
 ) or "This profile trains no twins."
 

@@ -11,6 +11,7 @@ import pytest  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from linlib import plots  # noqa: E402
+from linlib.stats import mean_interval  # noqa: E402
 
 
 def profile_frame():
@@ -214,6 +215,17 @@ def test_panels_share_the_colours_of_all_groups(ax):
     plots.interval_lines(alone, "score", "variant", ax, x="step", groups=["A", "B"])
     assert len(drawn(ax, "B", "AB")) == 1 and len(drawn(ax, "B", "AB", alpha=0.5)) == 3
     assert labels(ax) == ["B"]
+
+
+def test_a_band_ends_where_its_score_does(ax):
+    frame = pd.DataFrame({"seed": [0, 1, 2] * 2, "step": [0, 0, 0, 1, 1, 1], "variant": "A"})
+    frame["score"] = [0.80, 0.90, 0.999, 0.5, 0.6, 0.7]
+    assert mean_interval(frame["score"][:3])[2] > 1
+    plots.interval_lines(frame, "score", "variant", ax, x="step", at_most=1)
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == 1
+    assert heights.min() == pytest.approx(mean_interval(frame["score"][3:])[1])
 
 
 def test_differences_stand_beside_the_line_of_none(ax):

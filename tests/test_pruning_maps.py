@@ -512,11 +512,8 @@ def test_distilled_maps_are_closer_to_the_dense_model_and_nothing_else_moves(
 
 @pytest.mark.parametrize("blocks", [[0], [2], [1, 2, 3]])
 def test_a_single_run_is_distilled_as_if_the_whole_student_ran(model, windows, blocks):
-    student, heldout = (
-        prune(model, blocks, "replace", windows, ridge=1e3),
-        random_windows(6, seed=2),
-    )
-    reference = prune(model, blocks, "replace", windows, ridge=1e3)
+    heldout = random_windows(6, seed=2)
+    student, reference = (prune(model, blocks, "replace", windows, ridge=1e3) for _ in range(2))
 
     def loss(text):
         ours, theirs = residual_stream(reference, text)[blocks[0]], stream_of(model, text)

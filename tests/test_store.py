@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -465,6 +466,16 @@ def test_a_stored_result_of_other_settings_is_returned_with_a_warning(home):
     changed = dataclasses.replace(SETTINGS, seed=7, description="other words")
     with pytest.warns(UserWarning, match=r"fig0 was measured with other settings: \['seed'\]"):
         assert store.result("fig0", measure, changed)["x"].item() == 1
+
+
+def test_numbers_among_missing_values_are_read_back_as_numbers(home):
+    rows = [
+        {"name": "a", "seed": None, "constant": None},
+        {"name": "7", "seed": 3, "constant": None},
+    ]
+    found = store.result("fig0", lambda: iter_of(rows), SETTINGS)
+    assert found["seed"].isna().tolist() == [True, False] and found["seed"][1] + 1 == 4
+    assert math.isnan(found["constant"].mean()) and found["name"].tolist() == ["a", "7"]
 
 
 def test_sections_that_a_result_did_not_require_do_not_matter_to_it(home):

@@ -1,9 +1,8 @@
 """The paper's 15 claims: each is a function from stored frames to a finding.
 
 Each rule is in the docstring of its function. All of them end in `decide`, which knows an interval
-and nothing else. The rules of claims 1, 3, 5, 7, 12, 13 and 14 were revised after results of the
-profile `tiny` had been seen, and those of 12, 13 and 14 again before their figures were measured at
-`laptop`; CHANGELOG has the old ones.
+and nothing else. Some rules were revised after results had been seen; CHANGELOG says which, and
+what they were.
 """
 
 from __future__ import annotations

@@ -222,8 +222,8 @@ Find = Callable[[str, Finding], Finding]
 def claim(number: int) -> Callable[[Find], Callable[[str], Finding]]:
     """Register a claim."""
     _, *texts, threshold, goal = TEXTS[number]
-    with_texts = finding(Finding(*texts, threshold=threshold, goal=goal))
-    return lambda find: CLAIMS.setdefault(number, with_texts(find))
+    fill_in = finding(Finding(*texts, threshold=threshold, goal=goal))
+    return lambda find: CLAIMS.setdefault(number, fill_in(find))
 
 
 def finding(blank: Finding) -> Callable[[Find], Callable[[str], Finding]]:

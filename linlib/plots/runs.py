@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -97,17 +98,28 @@ def step_axis(ax: Axes, last: int) -> Axes:
 
 
 def interval_lines(
-    frame: pd.DataFrame, score: str, by: str, ax: Axes, x: str = "depth", groups: Groups = None
+    frame: pd.DataFrame,
+    score: str,
+    by: str,
+    ax: Axes,
+    x: str = "depth",
+    groups: Groups = None,
+    at_most: float = math.inf,
 ) -> Axes:
     """Mean over seeds of a score with its 95% interval as a band; one thin line per seed.
 
     The frame has one row per group (column `by`), `seed` and `x`. In this and the following
     functions, `groups` are all groups of the figure, so that its panels share colours; None stands
-    for those of the frame.
+    for those of the frame. The band ends at `at_most`, which the score cannot exceed.
     """
+
+    def band(values: pd.Series) -> tuple[float, float]:
+        low, high = interval_of(values)
+        return low, min(high, at_most)
+
     seeds = {"units": "seed", "estimator": None, "lw": 0.7, "alpha": 0.5, "legend": False}
     draw(sns.lineplot, frame, x, score, by, ax, groups, **seeds)
-    return lines(frame, x, score, by, ax, groups, errorbar=interval_of)
+    return lines(frame, x, score, by, ax, groups, errorbar=band)
 
 
 def control_lines(frame: pd.DataFrame, score: str, by: str, ax: Axes) -> Axes:

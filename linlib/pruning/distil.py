@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
-from operator import mul
 
 import pandas as pd
 import torch
@@ -87,18 +86,18 @@ def distil(
     generator, epochs = torch.Generator().manual_seed(seed), math.ceil(n_visits / len(windows))
     order = [torch.randperm(len(windows), generator=generator) for _ in range(epochs)]
     visited, order = torch.cat(order)[:n_visits].unique(return_inverse=True)
-    windows, order = (
-        windows[visited],
-        order.view(steps, batch_size),
-    )  # (n_visits,) -> (steps, batch)
-    stream = _stream(teacher, maps, windows, batch_size)
-    heldout_stream = _stream(teacher, maps, heldout, batch_size)
+    windows = windows[visited]
+    order = order.view(steps, batch_size)  # (n_visits,) -> (steps, batch)
+    stream, heldout_stream = (
+        _stream(teacher, maps, text, batch_size) for text in (windows, heldout)
+    )
 
     @torch.no_grad()
     def heldout_loss() -> float:
-        parts = torch.arange(len(heldout)).split(batch_size)
-        losses = [_loss(student, maps, heldout, heldout_stream, part) for part in parts]
-        return sum(map(mul, map(float, losses), map(len, parts))) / len(heldout)
+        total = 0.0
+        for part in torch.arange(len(heldout)).split(batch_size):
+            total += _loss(student, maps, heldout, heldout_stream, part).item() * len(part)
+        return total / len(heldout)
 
     first = heldout_loss()
     for rate in (learning_rate / 10**retry for retry in range(RETRIES + 1)):
@@ -163,7 +162,7 @@ def _loss(
     stream: Mapping[int, Tensor],
     chosen: Tensor,
 ) -> Tensor:
-    """The loss on some windows, whose teacher's stream is known."""
+    """The loss on the windows `chosen`, whose teacher's stream is known."""
     states: dict[int, Tensor] = {}
 
     def keep_state(affine: AffineMap, _args: tuple, output: Tensor) -> None:

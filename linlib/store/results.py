@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
+from pandas.api.types import infer_dtype
 
 from linlib.store.keys import identity, sha256
 from linlib.store.provenance import (
@@ -27,6 +28,7 @@ from linlib.store.provenance import (
 )
 
 CSV = {"keep_default_na": False, "na_values": [""], "lineterminator": "\n"}  # "\r", "NA" are text
+NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "empty")  # and missing values
 Rows = Iterable[Mapping[str, object] | pd.DataFrame]
 
 
@@ -178,7 +180,7 @@ def save_frames(
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "keys": keys,
         "text_columns": {
-            name + suffix: list(frame.columns[[dtype.kind not in "iufb" for dtype in frame.dtypes]])
+            name + suffix: [one for one in frame if infer_dtype(frame[one]) not in NUMBERS]
             for suffix, frame in frames.items()
         },
         "csv_sha256": {file: sha256(text.encode()) for file, text in texts.items()},
