@@ -151,7 +151,8 @@ plots.show(fig)
 
 # %% [markdown]
 # The shares themselves, with the two controls. Bands are 95% intervals over seeds, thin lines
-# single seeds; a coin tells half of the pairs apart.
+# single seeds; a coin tells half of the pairs apart. Shuffled labels should stay near that half,
+# and what was learnt in pretraining is the distance from the untrained weights.
 
 # %%
 fig, (axes,) = plt.subplots(1, len(sizes), figsize=(12, 4.2), sharey=True, squeeze=False)
