@@ -112,13 +112,17 @@ TWINS = {"causal": "decoder", "bidirectional": "encoder"}
 
 # %%
 def measure():
-    places = []
-    for direction, named in zip(TWINS, (settings.models, encoders.models)):
-        for one in named:
-            labels = {"model": one.label, "kind": TWINS[direction], "trained": "pretrained"}
-            labels |= {"direction": direction, "seed": None}
-            size = {"n_windows": sizes.n_windows, "separator": one.separator}
-            places.append((labels, training.source_of(settings, one), size))
+    pretrained = [*settings.models, *encoders.models]
+    names = [one.label for one in pretrained]
+    sources, places = training.models_of(settings, names, encoders.models), []
+    for one in pretrained:
+        if one.label not in sources:
+            continue  # it cannot be had; the page says why
+        direction = "bidirectional" if one in encoders.models else "causal"
+        labels = {"model": one.label, "kind": TWINS[direction], "trained": "pretrained"}
+        labels |= {"direction": direction, "seed": None}
+        size = {"n_windows": sizes.n_windows, "separator": one.separator}
+        places.append((labels, sources[one.label], size))
     twins = training.train_directions(settings, encoders.seeds) if encoders.seeds else []
     for direction, seed, folder in twins:
         labels = {"model": f"ModernBERT {direction} ({settings.name})", "kind": TWINS[direction]}
