@@ -20,7 +20,7 @@
 #
 # **Cost.** At `tiny` the real decoder is drawn after about two minutes on two CPU cores, and the
 # page is complete after about ten: in between, small decoders are trained, which other notebooks
-# reuse. At `smoke` under a minute; at `gpu` and `paper` an estimated hour and an estimated day,
+# reuse. `laptop` takes about an hour, most of it for training. At `smoke` under a minute; at `gpu` and `paper` an estimated hour and an estimated day,
 # without downloads. Drawing from the stored measurement takes seconds.
 
 # %% [markdown]
@@ -58,7 +58,7 @@ TITLES = {"linearity_score": "Linearity score", "linearity_no_residual": "w/o re
 HOLLOW = {"linearity_score": "dominated", "linearity_no_residual": "dominated_no_residual"}
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -47,7 +47,7 @@ from linlib.measure import layer_passes
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -49,7 +49,7 @@ from linlib.measure import stream_norms
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

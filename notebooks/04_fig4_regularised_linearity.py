@@ -20,7 +20,7 @@
 # Figures 4 and 5 with their numbers swapped.)
 #
 # **Cost.** `smoke` seconds, `tiny` about ten minutes on two CPU cores (each variant from several
-# seeds); `gpu` and `paper` are estimated at a day and a week: they pretrain 150M and 650M models.
+# seeds), `laptop` under two hours; `gpu` and `paper` are estimated at a day and a week: they pretrain 150M and 650M models.
 
 # %% [markdown]
 # ## The formula
@@ -47,7 +47,7 @@ from linlib.stats import over_seeds, paired_differences, seed_differences
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -20,7 +20,7 @@
 # refers to Figures 4 and 5 with their numbers swapped.)
 #
 # **Cost.** `smoke` seconds, `tiny` about two minutes on two CPU cores once Figure 4's models are
-# trained, `gpu` and `paper` are estimated at minutes once they are.
+# trained, `laptop` about five; `gpu` and `paper` are estimated at minutes once they are.
 
 # %% [markdown]
 # ## The formula
@@ -44,7 +44,7 @@ from linlib.stats import paired_differences, seed_differences
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

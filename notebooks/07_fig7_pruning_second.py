@@ -23,7 +23,7 @@
 # both texts that maps are fitted on belong to what that model knows.
 #
 # **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once the small decoders of
-# Figure 1 are trained; `gpu` and `paper` are estimated at an hour.
+# Figure 1 are trained, `laptop` over an hour for Gemma-3-270M; `gpu` and `paper` are estimated at an hour.
 
 # %% [markdown]
 # ## The formula
@@ -55,7 +55,7 @@ from linlib.pruning import LIKE_TEST, STORIES
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

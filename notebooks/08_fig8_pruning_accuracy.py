@@ -23,7 +23,7 @@
 # without its chat template.
 #
 # **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores once notebook 06 has distilled
-# its maps; `gpu` and `paper` are estimated at an hour.
+# its maps, `laptop` under an hour; `gpu` and `paper` are estimated at an hour.
 
 # %% [markdown]
 # ## The formula
@@ -52,7 +52,7 @@ from linlib.pruning import LIKE_TEST, STORIES
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

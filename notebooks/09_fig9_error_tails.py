@@ -18,8 +18,8 @@
 # long tail: on most tokens the block is nearly linear, and on a few it is not.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3 and Figure 9.)
 #
-# **Cost.** At `tiny` two to three minutes, nearly all of them for the real decoder; seconds per
-# twin. The maps are solved from the moments that notebook 01 collected, or collected here if it did
+# **Cost.** At `tiny` two to three minutes, nearly all of them for the real decoder, and at
+# `laptop` half an hour; seconds per twin. The maps are solved from the moments that notebook 01 collected, or collected here if it did
 # not run before.
 
 # %% [markdown]
@@ -49,7 +49,7 @@ from linlib.measure import collect_moments, errors, layer_passes
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

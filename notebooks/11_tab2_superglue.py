@@ -19,7 +19,7 @@
 # 2405.12250](https://arxiv.org/abs/2405.12250), section 4 and Table 2.)
 #
 # **Cost.** `smoke` seconds, `tiny` about four minutes on two CPU cores once Figure 4's models are
-# trained, `gpu` and `paper` are estimated at hours: ReCoRD alone has 10,000 passages.
+# trained, `laptop` about eight; `gpu` and `paper` are estimated at hours: ReCoRD alone has 10,000 passages.
 
 # %% [markdown]
 # ## The formula
@@ -49,7 +49,7 @@ from linlib.tables import best_of_column, save_table, spread_table
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -58,7 +58,7 @@ from linlib import claims, plots, stats, store
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

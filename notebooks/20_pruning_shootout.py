@@ -21,7 +21,7 @@
 # adds?
 #
 # **Cost.** `smoke` seconds; `tiny` about five minutes on two CPU cores, nearly all of it for
-# SmolLM2; `gpu` and `paper` are estimated at an hour.
+# SmolLM2, `laptop` about an hour after notebooks 06 and 07; `gpu` and `paper` are estimated at an hour.
 
 # %% [markdown]
 # ## The formula
@@ -69,7 +69,7 @@ from linlib.pruning import sets as studies
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -22,7 +22,7 @@
 # blocks these are?
 #
 # **Cost.** `smoke` seconds; `tiny` about three minutes on two CPU cores after notebook 20, nearly
-# all of it for SmolLM2; `gpu` and `paper` are estimated at half an hour.
+# all of it for SmolLM2, `laptop` half an hour; `gpu` and `paper` are estimated at half an hour.
 
 # %% [markdown]
 # ## The formula
@@ -70,7 +70,7 @@ from linlib.pruning import sets as studies
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

@@ -56,7 +56,7 @@ from linlib.measure import layer_passes
 plots.use_style()
 
 # %% tags=["parameters"]
-profile = "tiny"
+profile = "laptop"
 remeasure = False
 
 # %% [markdown]

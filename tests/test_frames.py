@@ -19,7 +19,7 @@ from linlib.claims import CLAIMS  # noqa: E402
 from linlib.stats import paired_differences  # noqa: E402
 from linlib.store import load_frame  # noqa: E402
 
-PROFILE = "tiny"
+PROFILE = "laptop"
 COMMITTED = Path(__file__).parents[1] / "data" / "results" / PROFILE
 
 RUN = "size variant seed"

@@ -201,11 +201,12 @@ def block_bars(frame: pd.DataFrame, x: str, y: str, ax: Axes) -> Axes:
     options = {"x": x, "y": y, "hue": "model", "hue_order": models, "palette": palette(models)}
     options |= {"ax": ax, "legend": False}
     sns.barplot(frame, estimator="median", errorbar=None, saturation=1, alpha=0.4, **options)
+    looks = {"ha": "center", "weight": "bold", "transform": ax.get_xaxis_transform()}
+    looks |= {"size": "x-small"} if len(models) > 1 else {}  # so that neighbours do not touch
     for bars, model in zip(ax.containers, models, strict=True):
         bars.set_label(f"{model}\nbars: medians over blocks\npoints: single blocks")
         for bar in bars:
-            place, value = (bar.get_center()[0], 1.01), f"{bar.get_height():.3f}"
-            ax.text(*place, value, ha="center", weight="bold", transform=ax.get_xaxis_transform())
+            ax.text(bar.get_center()[0], 1.01, f"{bar.get_height():.3f}", **looks)
     sns.stripplot(frame, dodge=len(models) > 1, jitter=0.3, size=3.5, zorder=1, **options)
     ax.set(xlabel="", ylabel="")
     return ax
