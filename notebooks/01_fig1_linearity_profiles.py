@@ -20,8 +20,9 @@
 #
 # **Cost.** At `tiny` the real decoder is drawn after about two minutes on two CPU cores, and the
 # page is complete after about ten: in between, small decoders are trained, which other notebooks
-# reuse. `laptop` takes about an hour, most of it for training. At `smoke` under a minute; at `gpu` and `paper` an estimated hour and an estimated day,
-# without downloads. Drawing from the stored measurement takes seconds.
+# reuse. `laptop` takes about an hour, most of it for training. At `smoke` under a minute; at `gpu`
+# and `paper` an estimated hour and an estimated day, without downloads. Drawing from the stored
+# measurement takes seconds.
 
 # %% [markdown]
 # ## The formula

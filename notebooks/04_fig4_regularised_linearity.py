@@ -20,7 +20,8 @@
 # Figures 4 and 5 with their numbers swapped.)
 #
 # **Cost.** `smoke` seconds, `tiny` about ten minutes on two CPU cores (each variant from several
-# seeds), `laptop` under two hours; `gpu` and `paper` are estimated at a day and a week: they pretrain 150M and 650M models.
+# seeds), `laptop` under two hours; `gpu` and `paper` are estimated at a day and a week: they
+# pretrain 150M and 650M models.
 
 # %% [markdown]
 # ## The formula

@@ -24,8 +24,8 @@
 # quantised one, and what pruning costs comes on top of what quantisation did. It is an instruct
 # model, and it reads plain text here, without its chat template.
 #
-# **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores, `laptop` about an hour; `gpu` and
-# `paper` are estimated at an hour.
+# **Cost.** `smoke` seconds, `tiny` a few minutes on two CPU cores, `laptop` about an hour; `gpu`
+# and `paper` are estimated at an hour.
 
 # %% [markdown]
 # ## The formula

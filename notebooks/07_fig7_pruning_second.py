@@ -23,7 +23,8 @@
 # both texts that maps are fitted on belong to what that model knows.
 #
 # **Cost.** `smoke` seconds, `tiny` about a minute on two CPU cores once the small decoders of
-# Figure 1 are trained, `laptop` over an hour for Gemma-3-270M; `gpu` and `paper` are estimated at an hour.
+# Figure 1 are trained, `laptop` over an hour for Gemma-3-270M; `gpu` and `paper` are estimated at
+# an hour.
 
 # %% [markdown]
 # ## The formula

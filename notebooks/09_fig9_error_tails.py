@@ -18,9 +18,9 @@
 # long tail: on most tokens the block is nearly linear, and on a few it is not.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3 and Figure 9.)
 #
-# **Cost.** At `tiny` two to three minutes, nearly all of them for the real decoder, and at
-# `laptop` half an hour; seconds per twin. The maps are solved from the moments that notebook 01 collected, or collected here if it did
-# not run before.
+# **Cost.** At `tiny` two to three minutes, nearly all of them for the real decoder, and at `laptop`
+# half an hour; seconds per twin. The maps are solved from the moments that notebook 01 collected,
+# or collected here if it did not run before.
 
 # %% [markdown]
 # ## The formula

@@ -19,7 +19,8 @@
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 3.2 and Table 1.)
 #
 # **Cost.** `smoke` seconds, `tiny` about six minutes on two CPU cores once its decoders are
-# trained, `laptop` under two hours; `gpu` and `paper` are estimated at hours: they fine-tune models of up to 2.7B parameters.
+# trained, `laptop` under two hours; `gpu` and `paper` are estimated at hours: they fine-tune models
+# of up to 2.7B parameters.
 
 # %% [markdown]
 # ## The formula

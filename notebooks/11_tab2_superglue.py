@@ -19,7 +19,8 @@
 # 2405.12250](https://arxiv.org/abs/2405.12250), section 4 and Table 2.)
 #
 # **Cost.** `smoke` seconds, `tiny` about four minutes on two CPU cores once Figure 4's models are
-# trained, `laptop` about eight; `gpu` and `paper` are estimated at hours: ReCoRD alone has 10,000 passages.
+# trained, `laptop` about eight; `gpu` and `paper` are estimated at hours: ReCoRD alone has 10,000
+# passages.
 
 # %% [markdown]
 # ## The formula

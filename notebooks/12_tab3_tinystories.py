@@ -18,8 +18,8 @@
 # language model as judge gives them higher scores for grammar, creativity, consistency and plot.
 # ([arXiv 2405.12250](https://arxiv.org/abs/2405.12250), section 4 and Table 3.)
 #
-# **Cost.** `smoke` seconds, `tiny` and `laptop` about two minutes on two CPU cores once Figure 4's models are
-# trained. `gpu` and `paper` ask an endpoint for a few thousand answers; set
+# **Cost.** `smoke` seconds, `tiny` and `laptop` about two minutes on two CPU cores once Figure 4's
+# models are trained. `gpu` and `paper` ask an endpoint for a few thousand answers; set
 # `LINLIB_JUDGE_BASE_URL`, `LINLIB_JUDGE_MODEL` and `LINLIB_JUDGE_API_KEY`. Answers are cached, and
 # a second run costs nothing.
 

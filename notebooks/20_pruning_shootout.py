@@ -21,7 +21,8 @@
 # adds?
 #
 # **Cost.** `smoke` seconds; `tiny` about five minutes on two CPU cores, nearly all of it for
-# SmolLM2, `laptop` about an hour after notebooks 06 and 07; `gpu` and `paper` are estimated at an hour.
+# SmolLM2, `laptop` twenty minutes after notebooks 06 and 07; `gpu` and `paper` are estimated at an
+# hour.
 
 # %% [markdown]
 # ## The formula

@@ -26,8 +26,8 @@
 # choices, and the paper makes them silently. Here each of them is changed in turn, and all else
 # kept.
 #
-# **Cost.** At `tiny` about two minutes on two CPU cores, at `laptop` about twenty; drawing from the stored measurement takes
-# seconds.
+# **Cost.** At `tiny` about two minutes on two CPU cores, at `laptop` about five; drawing from the
+# stored measurement takes seconds.
 
 # %% [markdown]
 # ## The formula

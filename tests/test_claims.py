@@ -494,7 +494,7 @@ def test_the_readme_says_where_tiny_has_another_verdict():
     others = [str(number) for number in tiny.index[~open_ones & (tiny != laptop)]]
     text = " ".join(README.read_text().split())
     assert f"the verdicts on claims {', '.join(undecided[:-1])} and {undecided[-1]} are" in text
-    assert f"and those on {' and '.join(others)} are \"contradicted\"" in text
+    assert f'and those on {" and ".join(others)} are "contradicted"' in text
     assert {tiny[int(number)] for number in others} == {"contradicted"}
 
 
