@@ -112,17 +112,14 @@ TWINS = {"causal": "decoder", "bidirectional": "encoder"}
 
 # %%
 def measure():
-    pretrained = [*settings.models, *encoders.models]
-    names = [one.label for one in pretrained]
-    sources, places = training.models_of(settings, names, encoders.models), []
-    for one in pretrained:
-        if one.label not in sources:
-            continue  # it cannot be had; the page says why
+    pretrained, places = {one.label: one for one in (*settings.models, *encoders.models)}, []
+    for name, source in training.models_of(settings, pretrained, encoders.models).items():
+        one = pretrained[name]
         direction = "bidirectional" if one in encoders.models else "causal"
-        labels = {"model": one.label, "kind": TWINS[direction], "trained": "pretrained"}
+        labels = {"model": name, "kind": TWINS[direction], "trained": "pretrained"}
         labels |= {"direction": direction, "seed": None}
         size = {"n_windows": sizes.n_windows, "separator": one.separator}
-        places.append((labels, sources[one.label], size))
+        places.append((labels, source, size))
     twins = training.train_directions(settings, encoders.seeds) if encoders.seeds else []
     for direction, seed, folder in twins:
         labels = {"model": f"ModernBERT {direction} ({settings.name})", "kind": TWINS[direction]}
